@@ -1,0 +1,95 @@
+"""What is known of a scene's way into the store."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any, Self
+
+__all__ = ["SceneRecord", "SceneResult", "SceneState", "SceneStatus"]
+
+
+class SceneState(StrEnum):
+    """Where a scene's version stands; only the record's writer moves it forward."""
+
+    STAGING = "staging"
+    """Tiles are being put, unseen."""
+    COMMITTED = "committed"
+    """Decided: every tile is durable; nodes may not all have published yet."""
+    PUBLISHED = "published"
+    """Every node serves it."""
+    ABORTED = "aborted"
+    """Given up: leavings may be cleared."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SceneRecord:
+    """The record whose one compare-and-set decides a scene.
+
+    `version`/`cells` are what is served (or, in COMMITTED, about to be); `staging_*` is the
+    one attempt under way, if any. An ABORTED record without `version` means that nothing of
+    the scene is stored.
+    """
+
+    dataset_id: str
+    scene: str
+    state: SceneState
+    version: str | None = None
+    cells: tuple[str, ...] = ()
+    replaced_version: str | None = None
+    """What COMMITTED pushes out, until it is PUBLISHED and cleared."""
+    replaced_cells: tuple[str, ...] = ()
+    staging_version: str | None = None
+    staging_cells: tuple[str, ...] = ()
+    """Every cell that the attempt may have put (a superset: the footprint's covering)."""
+    path: str = ""
+    reader: str = ""
+    bytes: int = 0
+    committed_us: int = 0
+    properties: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        value = asdict(self)
+        value["state"] = str(self.state)
+        return value
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        value = dict(value)
+        value["state"] = SceneState(value["state"])
+        for name in ("cells", "replaced_cells", "staging_cells"):
+            value[name] = tuple(value.get(name, ()))
+        return cls(**value)
+
+
+class SceneStatus(StrEnum):
+    """How one path or scene of an ingest ended."""
+
+    INGESTED = "ingested"
+    UNCHANGED = "unchanged"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SceneResult:
+    """One line of an ingest's report; the fields are those of the CLI's jsonl."""
+
+    path: str
+    reader: str | None = None
+    scene: str | None = None
+    dataset: str | None = None
+    status: SceneStatus
+    tiles: int = 0
+    bytes: int = 0
+    """Stored bytes of the scene's tile files."""
+    seconds: float = 0.0
+    missing: tuple[str, ...] = ()
+    """Bands that the product should have and lacks."""
+    error: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        value = asdict(self)
+        value["status"] = str(self.status)
+        value["missing"] = list(self.missing)
+        return value
