@@ -10,7 +10,7 @@ from geostore.types.dataset import (
     validate_name,
 )
 from geostore.types.geo import BBox, TimeSpan
-from geostore.types.scene import SceneRecord, SceneResult, SceneState, SceneStatus
+from geostore.types.scene import IngestProgress, SceneRecord, SceneResult, SceneState, SceneStatus
 from geostore.types.tile import (
     BLOCK_DTYPE,
     NULL_TIME,
@@ -38,6 +38,7 @@ __all__ = [
     "DatasetDefinition",
     "EncodedTile",
     "GroupLayout",
+    "IngestProgress",
     "Resampling",
     "ResolutionGroup",
     "RowBatch",

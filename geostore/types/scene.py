@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Self
 
-__all__ = ["SceneRecord", "SceneResult", "SceneState", "SceneStatus"]
+__all__ = ["IngestProgress", "SceneRecord", "SceneResult", "SceneState", "SceneStatus"]
 
 
 class SceneState(StrEnum):
@@ -69,6 +69,8 @@ class SceneStatus(StrEnum):
     UNCHANGED = "unchanged"
     SKIPPED = "skipped"
     FAILED = "failed"
+    PLANNED = "planned"
+    """A dry run: it would be ingested."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,9 +89,29 @@ class SceneResult:
     missing: tuple[str, ...] = ()
     """Bands that the product should have and lacks."""
     error: str | None = None
+    oversampling: float | None = None
+    """Dry runs: lattice pixels a source pixel, at the scene's middle."""
 
     def to_json(self) -> dict[str, Any]:
         value = asdict(self)
         value["status"] = str(self.status)
         value["missing"] = list(self.missing)
         return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestProgress:
+    """Where an ingest stands; sent to the caller's `progress` after every batch of tiles."""
+
+    path: str
+    scene: str
+    dataset: str
+    scenes_done: int
+    """Scenes finished before this one, whatever their end."""
+    cells_done: int
+    """Cells of this scene that are dealt with."""
+    cells_total: int
+    tiles: int
+    """Tiles of this scene that are durable."""
+    bytes: int
+    """Stored bytes of those tiles."""

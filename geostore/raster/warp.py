@@ -1,0 +1,191 @@
+"""Source pixels onto a lattice window.
+
+Nearest is ours: the source pixel under each lattice pixel's centre by PROJ, gathered.
+Every other method is GDAL's warper, run on exactly one cell at a time so that its result
+depends on nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from rasterio.enums import Resampling as GdalResampling
+from rasterio.io import MemoryFile
+from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window
+
+from geostore.errors import InternalError
+from geostore.grid import LatticeWindow
+from geostore.raster.positions import SourceWindow, positions
+from geostore.raster.source import SourceGrid
+from geostore.types import Resampling
+
+__all__ = ["NearestMap", "nearest_map", "resample", "resample_margin_px"]
+
+_Mask = npt.NDArray[np.bool_]
+_Pixels = npt.NDArray[np.generic]
+
+
+@dataclass(frozen=True, slots=True)
+class NearestMap:
+    """For each lattice pixel, which pixel of a source window lies under its centre."""
+
+    index: npt.NDArray[np.intp]
+    """(height, width): flat index into the source window; 0 where there is none."""
+    inside: _Mask | None
+    """(height, width): True where the source has a pixel there; None means everywhere."""
+    source: SourceWindow
+
+    def gather(self, pixels: _Pixels, fill: float | int, out: _Pixels | None = None) -> _Pixels:
+        """Lattice pixels of one band.
+
+        Args:
+            pixels: the source window's pixels, (source.height, source.width), contiguous.
+            fill: what lattice pixels get where the source has none.
+            out: where to put the answer, of the lattice window's shape; a new array if None.
+        """
+        if pixels.shape != (self.source.height, self.source.width):
+            raise InternalError(f"window {self.source} got pixels of shape {pixels.shape}")
+        # "clip" spares the bounds check and the buffering that "raise" needs with `out`.
+        taken = np.take(pixels.reshape(-1), self.index, out=out, mode="clip")
+        if self.inside is not None:
+            np.copyto(taken, np.asarray(fill, dtype=taken.dtype), where=~self.inside)
+        return taken
+
+    def gather_mask(self, valid: _Mask | None) -> _Mask | bool:
+        """Which lattice pixels got a valid source pixel; True or False where all are alike.
+
+        Args:
+            valid: validity of the source window's pixels; None means all valid.
+        """
+        if valid is None:
+            mask = self.inside
+        else:
+            mask = np.take(valid.reshape(-1), self.index, mode="clip")
+            if self.inside is not None:
+                mask &= self.inside
+        if mask is None or mask.all():
+            return True
+        return mask if mask.any() else False
+
+
+def nearest_map(
+    window: LatticeWindow, grid: SourceGrid, source: SourceWindow
+) -> NearestMap | None:
+    """The map from a lattice window into a source window; None where they do not meet.
+
+    Args:
+        source: a window of the source that holds every position (`source_window` gives one).
+
+    Raises:
+        InternalError: `source` misses a pixel that is needed.
+    """
+    columns, rows = positions(window, grid)
+    inside: _Mask | None = None
+    with np.errstate(invalid="ignore"):
+        low_c, high_c = columns.min(), columns.max()
+        low_r, high_r = rows.min(), rows.max()
+        # NaN fails every comparison, so a window with one takes the careful branch.
+        if not (low_c >= 0 and high_c < grid.width and low_r >= 0 and high_r < grid.height):
+            inside = (columns >= 0) & (columns < grid.width)
+            inside &= rows >= 0
+            inside &= rows < grid.height
+            if not inside.any():
+                return None
+            columns[~inside] = source.column
+            rows[~inside] = source.row
+    # All are >= 0 now, so the cast's truncation is the floor.
+    column = columns.astype(np.intp)
+    index = rows.astype(np.intp)
+    column -= source.column
+    index -= source.row
+    if (
+        column.min() < 0
+        or column.max() >= source.width
+        or index.min() < 0
+        or index.max() >= source.height
+    ):
+        raise InternalError(f"source window {source} is too small for lattice window {window}")
+    index *= source.width
+    index += column
+    if inside is not None and inside.all():
+        inside = None
+    return NearestMap(index, inside, source)
+
+
+_GDAL_RESAMPLING: dict[Resampling, GdalResampling] = {
+    "bilinear": GdalResampling.bilinear,
+    "cubic": GdalResampling.cubic,
+    "average": GdalResampling.average,
+    "mode": GdalResampling.mode,
+    "lanczos": GdalResampling.lanczos,
+}
+_WARP_TOLERANCE_PX = 1e-4
+_KERNEL_RADIUS_PX = 3  # Lanczos, the widest
+
+
+def resample_margin_px(window: LatticeWindow, source: SourceWindow) -> int:
+    """Source pixels that a kernel needs around the source window of a lattice window."""
+    shrink = max(source.height / window.height, source.width / window.width, 1.0)
+    return int(np.ceil(_KERNEL_RADIUS_PX * shrink)) + 2
+
+
+def resample(
+    pixels: _Pixels,
+    valid: _Mask | None,
+    grid: SourceGrid,
+    source: SourceWindow,
+    window: LatticeWindow,
+    method: Resampling,
+    fill: float | int,
+) -> tuple[_Pixels, _Mask | bool]:
+    """One band's lattice pixels by GDAL's warper (any method but nearest).
+
+    Args:
+        pixels: the source window's pixels, with `resample_margin_px` around what is needed.
+        valid: their validity; None means all valid. Invalid pixels have no weight.
+
+    Returns:
+        Pixels (window.height, window.width) in the source's dtype, and the validity mask or
+        True or False where it is uniform.
+    """
+    a, b, c, d, e, f = grid.transform
+    origin_x = c + a * source.column + b * source.row
+    origin_y = f + d * source.column + e * source.row
+    profile = {
+        "driver": "GTiff",
+        "height": source.height,
+        "width": source.width,
+        "count": 1,
+        "dtype": pixels.dtype.name,
+        "crs": grid.crs_wkt,
+        "transform": rasterio.Affine(a, b, origin_x, d, e, origin_y),
+    }
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), MemoryFile() as file:
+        with file.open(**profile) as target:
+            target.write(pixels, 1)
+            if valid is not None:
+                target.write_mask(valid)
+        with (
+            file.open() as dataset,
+            WarpedVRT(
+                dataset,
+                crs=window.crs,
+                transform=rasterio.Affine(*window.transform),
+                height=window.height,
+                width=window.width,
+                resampling=_GDAL_RESAMPLING[method],
+                add_alpha=True,
+                tolerance=_WARP_TOLERANCE_PX,
+            ) as warped,
+        ):
+            whole = Window(0, 0, window.width, window.height)
+            data = warped.read(1, window=whole)
+            mask: _Mask = warped.read(warped.count, window=whole) != 0
+    np.copyto(data, np.asarray(fill, dtype=data.dtype), where=~mask)
+    if mask.all():
+        return data, True
+    return data, (mask if mask.any() else False)
