@@ -1,0 +1,39 @@
+"""Raster files, footprints, warping and masks: with scenes and tiles, all that sees rasterio.
+
+Names are imported on first use, so that `import geostore` stays light. Modules that hold one
+function of their own name (`footprint`, `warp`) are imported by module.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from geostore.raster.source import (
+        BandHeader,
+        RasterBand,
+        RasterFile,
+        RasterHeader,
+        SourceGrid,
+        limit_block_cache,
+        read_checked,
+    )
+
+__all__ = [
+    "BandHeader",
+    "RasterBand",
+    "RasterFile",
+    "RasterHeader",
+    "SourceGrid",
+    "limit_block_cache",
+    "read_checked",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module("geostore.raster.source"), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,514 @@
+"""Reading bands of raster files through GDAL, hardened against damaged and hostile files.
+
+One place opens raster files for all readers. It sees to four things that bare rasterio does
+not: only self-contained local formats are opened (no VRT, no network), no neighbouring file
+is looked at (what a scene's fingerprint covers is all that shapes its pixels), every GDAL
+error or warning that means lost pixels becomes an `UnreadableSourceError` that names the
+file, and handles are pooled, so that any number of threads may read one band at once.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import re
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from rasterio._path import _UnparsedPath
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import DatasetReader
+from rasterio.windows import Window
+
+from geostore.errors import InternalError, InvalidInputError, UnreadableSourceError
+
+__all__ = [
+    "BandHeader",
+    "RasterBand",
+    "RasterFile",
+    "RasterHeader",
+    "SourceGrid",
+    "limit_block_cache",
+    "read_checked",
+]
+
+# Formats that hold all of themselves in one local file. VRT, WMS and the like, which may
+# point anywhere, are never probed, whatever a file's name or first bytes say.
+DRIVERS = ("GTiff", "JP2OpenJPEG", "HFA", "NITF", "PNG", "JPEG", "AAIGrid", "USGSDEM", "SRTMHGT")
+
+# Readers run bands in parallel threads, so GDAL's own threads would only compete. EMPTY_DIR
+# hides .aux.xml, .ovr, .msk and world files, and keeps GDAL from listing directories.
+# The curl setting leaves no file name that GDAL's network file systems would agree to open.
+_GDAL_OPTIONS: dict[str, str] = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_NUM_THREADS": "1",
+    "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ".none",
+    "GDAL_PAM_ENABLED": "NO",
+    "GTIFF_IGNORE_READ_ERRORS": "NO",
+}
+
+# Idle handles kept for each file: enough for the threads of one machine, few enough that a
+# scene of many bands stays far below common limits on open files.
+IDLE_HANDLES_MAX = 8
+
+# Codec libraries (libjpeg, OpenJPEG, libtiff) report some lost pixels only as warnings.
+_LOST_PIXELS = re.compile(
+    r"premature|truncat|corrupt|inconsisten|too short|not enough|end of|does not end with"
+    r"|extraneous|incomplete|missing|fail|error|invalid|unexpected|cannot|bad ",
+    re.IGNORECASE,
+)
+
+_RASTERIO_LOGGERS = ("rasterio._err", "rasterio._env")
+_captured = threading.local()
+_warnings_lock = threading.Lock()
+
+
+class _GdalMessages(logging.Filter):
+    """Takes GDAL's messages out of the log while this thread reads through us."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        sink: list[str] | None = getattr(_captured, "messages", None)
+        if sink is None:
+            # Not ours: pass it on exactly when the application's own levels would.
+            return logging.getLogger("rasterio").isEnabledFor(record.levelno)
+        if record.levelno >= logging.WARNING:
+            sink.append(record.getMessage())
+        return False
+
+
+@functools.cache
+def _listen_to_gdal() -> None:
+    """GDAL warnings reach Python only as log records of rasterio: hear them at any level."""
+    for name in _RASTERIO_LOGGERS:
+        logger = logging.getLogger(name)
+        logger.addFilter(_GdalMessages())
+        if logger.level == logging.NOTSET or logger.level > logging.WARNING:
+            logger.setLevel(logging.WARNING)
+
+
+def _root_message(error: BaseException) -> str:
+    """The innermost cause's text: rasterio says only "see previous exception"."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).strip().rstrip(".") or type(error).__name__
+
+
+@contextmanager
+def read_checked(name: str, doing: str) -> Iterator[None]:
+    """Run GDAL calls so that any error, and any warning of lost pixels, is raised.
+
+    `name` is the file as the user knows it, `doing` completes "cannot ...". Thread-safe.
+
+    Raises:
+        UnreadableSourceError: naming the file, with GDAL's innermost message.
+    """
+    _listen_to_gdal()
+    messages: list[str] = []
+    outer: list[str] | None = getattr(_captured, "messages", None)
+    _captured.messages = messages
+    try:
+        with rasterio.Env(**_GDAL_OPTIONS):
+            yield
+    except (RasterioError, OSError, ValueError, SystemError) as error:
+        if isinstance(error, InvalidInputError):
+            raise
+        raise UnreadableSourceError(
+            f"{name}: cannot {doing}: {_root_message(error)}"
+        ) from error
+    finally:
+        _captured.messages = outer
+    lost = next((message for message in messages if _LOST_PIXELS.search(message)), None)
+    if lost is not None:
+        raise UnreadableSourceError(f"{name}: cannot {doing}: {lost.strip()}")
+
+
+def limit_block_cache(size_bytes: int) -> None:
+    """Bound GDAL's cache of decoded blocks, which all files of the process share.
+
+    Raises:
+        InvalidInputError: not positive.
+    """
+    if size_bytes <= 0:
+        raise InvalidInputError(f"block cache of {size_bytes} bytes: expected a positive size")
+    from rasterio._env import set_gdal_config
+
+    # An Env(GDAL_CACHEMAX=...) would put the old limit back, and flush, at each exit.
+    set_gdal_config("GDAL_CACHEMAX", size_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceGrid:
+    """Where the pixels of a band lie.
+
+    `transform` is (a, b, c, d, e, f): x = a*column + b*row + c, y = d*column + e*row + f,
+    of a pixel's upper-left corner, in units of the CRS. `crs_wkt` is empty where the file
+    states no CRS. Blocks are what the file compresses as one: decode whole ones.
+    """
+
+    crs_wkt: str
+    transform: tuple[float, float, float, float, float, float]
+    height: int
+    width: int
+    block_height: int
+    block_width: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BandHeader:
+    """What a file says of one of its bands."""
+
+    dtype: str
+    nodata: float | int | None
+    block_height: int
+    block_width: int
+    color: str
+    """GDAL's colour interpretation: `red`, `gray`, `palette`, `alpha`, `undefined`, ..."""
+    has_mask: bool
+    """A mask other than nodata (internal mask, alpha band, NODATA_VALUES) covers the band."""
+    scale: float
+    offset: float
+    unit: str | None
+    description: str | None
+    tags: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RasterHeader:
+    """What a raster file says of itself before any pixel is read."""
+
+    driver: str
+    crs_wkt: str
+    transform: tuple[float, float, float, float, float, float]
+    has_transform: bool
+    has_gcps: bool
+    has_rpcs: bool
+    height: int
+    width: int
+    bands: tuple[BandHeader, ...]
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+def _exact_nodata(value: float | int | None, dtype: str) -> float | int | None:
+    """`value` as a band of `dtype` can hold it; None where no pixel could ever equal it."""
+    if value is None:
+        return None
+    kind = np.dtype(dtype)
+    if kind.kind == "f":
+        with np.errstate(over="ignore"):
+            held = float(kind.type(value))
+        # A float64 number that float32 overflows to infinity was never a pixel's value.
+        return None if np.isinf(held) and not np.isinf(float(value)) else held
+    if isinstance(value, float) and not value.is_integer():
+        return None  # fractions, NaN and infinities
+    limits = np.iinfo(kind)
+    number = int(value)
+    return number if limits.min <= number <= limits.max else None
+
+
+def _band_header(dataset: Any, index: int) -> BandHeader:
+    dtype = str(dataset.dtypes[index])
+    flags = dataset.mask_flag_enums[index]
+    color = ColorInterp(dataset.colorinterp[index]).name
+    has_alpha = ColorInterp.alpha in dataset.colorinterp and color != "alpha"
+    block_height, block_width = dataset.block_shapes[index]
+    nodata = dataset.nodatavals[index]
+    return BandHeader(
+        dtype=dtype,
+        nodata=nodata if dtype.startswith("complex") else _exact_nodata(nodata, dtype),
+        block_height=int(block_height),
+        block_width=int(block_width),
+        color=color,
+        has_mask=has_alpha or MaskFlags.per_dataset in flags,
+        scale=float(dataset.scales[index]),
+        offset=float(dataset.offsets[index]),
+        unit=dataset.units[index] or None,
+        description=dataset.descriptions[index] or None,
+        tags=dict(dataset.tags(index + 1)),
+    )
+
+
+def _raster_header(dataset: Any) -> RasterHeader:
+    gcps = dataset.gcps[0]
+    transform = tuple(float(value) for value in dataset.transform[:6])
+    return RasterHeader(
+        driver=dataset.driver,
+        crs_wkt=dataset.crs.to_wkt() if dataset.crs else "",
+        transform=transform,  # type: ignore[arg-type]  # six by slicing
+        has_transform=not dataset.transform.is_identity,
+        has_gcps=bool(gcps),
+        has_rpcs=dataset.rpcs is not None,
+        height=int(dataset.height),
+        width=int(dataset.width),
+        bands=tuple(_band_header(dataset, index) for index in range(dataset.count)),
+        tags=dict(dataset.tags()),
+    )
+
+
+class RasterFile:
+    """One raster file with a pool of open handles; safe to share between threads.
+
+    Bands of one file should share one RasterFile: pixel-interleaved files then decode each
+    block once for all bands. The file is closed when every `RasterBand` on it is closed and
+    whoever made it has called `close`.
+
+    Args:
+        path: local path, or a GDAL path made by geostore itself; opened as it is.
+        name: the file as the user knows it, for messages; `path` unless given.
+        localize: called once, before the first pixel is read, for a path that is good for
+            many random reads (an archive's member is inflated then, not for its header).
+        on_close: called once, after the last handle is closed.
+
+    Raises:
+        UnreadableSourceError: GDAL cannot open it as one of `DRIVERS`.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        name: str | None = None,
+        localize: Callable[[], str] | None = None,
+        on_close: Callable[[], None] | None = None,
+    ) -> None:
+        self.name = name or path
+        self._path = path
+        self._localize = localize
+        self._on_close = on_close
+        self._lock = threading.Lock()
+        self._localize_lock = threading.Lock()
+        self._idle: list[Any] = []
+        self._users = 1
+        self._warns = True
+        with read_checked(self.name, "open the file"):
+            dataset = self._open(path)
+            try:
+                self.header = _raster_header(dataset)
+            finally:
+                dataset.close()
+        if self.header.height < 1 or self.header.width < 1 or not self.header.bands:
+            raise UnreadableSourceError(
+                f"{self.name}: {self.header.width} x {self.header.height} pixels in"
+                f" {len(self.header.bands)} bands: expected at least one of each"
+            )
+        self._warns = not self.header.has_transform
+
+    def _open(self, path: str) -> Any:
+        # rasterio.open takes one driver only and reads meaning into paths ("?", "zip://").
+        if not self._warns:
+            return DatasetReader(_UnparsedPath(path), driver=list(DRIVERS), sharing=False)
+        # rasterio warns of files without a transform; readers refuse those with a message of
+        # their own. Filters are global, hence the lock; files with a transform skip this.
+        with _warnings_lock, warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            return DatasetReader(_UnparsedPath(path), driver=list(DRIVERS), sharing=False)
+
+    def _pixel_path(self) -> str:
+        with self._localize_lock:
+            if self._localize is not None:
+                self._path = self._localize()
+                self._localize = None
+            return self._path
+
+    @contextmanager
+    def handle(self) -> Iterator[Any]:
+        """A `rasterio.DatasetReader` that no other thread uses meanwhile."""
+        with self._lock:
+            if self._users < 1:
+                raise InternalError(f"{self.name}: read after close")
+            dataset = self._idle.pop() if self._idle else None
+        if dataset is None:
+            dataset = self._open(self._pixel_path())
+        try:
+            yield dataset
+        except BaseException:
+            # After an error GDAL's state for this file is anyone's guess: do not pool it.
+            dataset.close()
+            raise
+        with self._lock:
+            if self._users > 0 and len(self._idle) < IDLE_HANDLES_MAX:
+                self._idle.append(dataset)
+                return
+        dataset.close()
+
+    def retain(self) -> None:
+        """One more user; each calls `close` once."""
+        with self._lock:
+            if self._users < 1:
+                raise InternalError(f"{self.name}: used after close")
+            self._users += 1
+
+    def close(self) -> None:
+        """One user less; the last one closes all handles."""
+        with self._lock:
+            self._users -= 1
+            if self._users > 0:
+                return
+            idle, self._idle = self._idle, []
+            on_close, self._on_close = self._on_close, None
+        for dataset in idle:
+            dataset.close()
+        if on_close is not None:
+            on_close()
+
+
+class RasterBand:
+    """One band of one raster file.
+
+    Args:
+        source: a local path, or a RasterFile that several bands share.
+        band: 1 for the first.
+        nodata: replaces what the file says; None keeps the file's.
+        ignore_mask: do not consult the file's mask or alpha band.
+        mask_band: a band on the same grid whose invalid pixels are invalid here too (a
+            Sentinel-2 probability has no nodata of its own; the scene class band has).
+        name: the band's file as the user knows it, for messages.
+
+    Raises:
+        UnreadableSourceError: the file cannot be opened or lacks the band.
+        InvalidInputError: complex numbers, or `mask_band` on another grid.
+    """
+
+    def __init__(
+        self,
+        source: str | RasterFile,
+        band: int = 1,
+        *,
+        nodata: float | int | None = None,
+        ignore_mask: bool = False,
+        mask_band: RasterBand | None = None,
+        name: str | None = None,
+    ) -> None:
+        file = RasterFile(source, name=name) if isinstance(source, str) else source
+        if isinstance(source, RasterFile):
+            file.retain()
+        self._file = file
+        self._closed = False
+        self.band = band
+        try:
+            self._describe(nodata, ignore_mask, mask_band)
+        except BaseException:
+            self.close()
+            raise
+
+    def _describe(
+        self, nodata: float | int | None, ignore_mask: bool, mask_band: RasterBand | None
+    ) -> None:
+        header = self._file.header
+        if not 1 <= self.band <= len(header.bands):
+            raise UnreadableSourceError(
+                f"{self.name}: no band {self.band}; the file has {len(header.bands)}"
+            )
+        about = header.bands[self.band - 1]
+        if np.dtype(about.dtype).kind not in "iuf":
+            raise InvalidInputError(
+                f"{self.name}: band {self.band} has dtype {about.dtype}; expected integers"
+                " or real floating-point numbers"
+            )
+        self.header = about
+        self.dtype = about.dtype
+        self.nodata = about.nodata if nodata is None else _exact_nodata(nodata, about.dtype)
+        self.grid = SourceGrid(
+            header.crs_wkt,
+            header.transform,
+            header.height,
+            header.width,
+            about.block_height,
+            about.block_width,
+        )
+        self._has_mask = about.has_mask and not ignore_mask
+        colors = [one.color for one in header.bands]
+        self._alpha = colors.index("alpha") + 1 if "alpha" in colors else None
+        self._mask_band = mask_band
+        if mask_band is not None and (
+            (mask_band.grid.height, mask_band.grid.width, mask_band.grid.transform)
+            != (self.grid.height, self.grid.width, self.grid.transform)
+        ):
+            raise InvalidInputError(
+                f"{self.name}: its mask {mask_band.name} lies on another grid"
+            )
+
+    @property
+    def name(self) -> str:
+        """The file as the user knows it."""
+        return self._file.name
+
+    def read(
+        self, row: int, column: int, height: int, width: int
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_] | None]:
+        """Pixels of a window, and which of them are valid.
+
+        Thread-safe. Returns data (height, width) in `dtype`, owned by the caller, and a
+        boolean array of the same shape, True where valid, or None when all are. A pixel is
+        valid unless it equals nodata, is NaN, or is masked out by the file.
+
+        Raises:
+            InvalidInputError: the window does not lie inside the band.
+            UnreadableSourceError: GDAL failed, or lost pixels on the way.
+        """
+        if (
+            min(row, column) < 0
+            or min(height, width) < 1
+            or row + height > self.grid.height
+            or column + width > self.grid.width
+        ):
+            raise InvalidInputError(
+                f"{self.name}: window of {height} x {width} pixels at row {row}, column"
+                f" {column} does not lie inside {self.grid.height} x {self.grid.width}"
+            )
+        window = Window(column, row, width, height)
+        doing = f"read band {self.band}, rows {row}..{row + height - 1}"
+        with read_checked(self.name, doing), self._file.handle() as dataset:
+            data: npt.NDArray[Any] = dataset.read(self.band, window=window)
+            valid = self._file_mask(dataset, window)
+        valid = _both(valid, _valid_values(data, self.nodata))
+        if self._mask_band is not None:
+            valid = _both(valid, self._mask_band.read(row, column, height, width)[1])
+        if valid is not None and valid.all():
+            valid = None
+        return data, valid
+
+    def _file_mask(self, dataset: Any, window: Window) -> npt.NDArray[np.bool_] | None:
+        if not self._has_mask:
+            return None
+        valid = None
+        if MaskFlags.per_dataset in dataset.mask_flag_enums[self.band - 1]:
+            valid = dataset.read_masks(self.band, window=window) != 0
+        if self._alpha is not None:
+            # GDAL drops the alpha band as a mask where there is a nodata value as well.
+            valid = _both(valid, dataset.read(self._alpha, window=window) != 0)
+        return valid
+
+    def close(self) -> None:
+        """Give the file back; reading afterwards is an error. Calling twice is harmless."""
+        if not self._closed:
+            self._closed = True
+            self._file.close()
+
+
+def _valid_values(
+    data: npt.NDArray[Any], nodata: float | int | None
+) -> npt.NDArray[np.bool_] | None:
+    valid: npt.NDArray[np.bool_] | None = None
+    if data.dtype.kind == "f":
+        valid = ~np.isnan(data)
+        if nodata is not None and not np.isnan(nodata):
+            valid &= data != data.dtype.type(nodata)
+    elif nodata is not None:
+        valid = data != data.dtype.type(nodata)
+    return valid
+
+
+def _both(
+    one: npt.NDArray[np.bool_] | None, other: npt.NDArray[np.bool_] | None
+) -> npt.NDArray[np.bool_] | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return one & other
