@@ -1,0 +1,23 @@
+"""The catalog: what a node remembers of its tiles, found by place, time, cloud and coverage."""
+
+from geostore.index.entry import (
+    CatalogEntry,
+    DatasetSummary,
+    Record,
+    StagedTile,
+    TileDetails,
+    entry_from,
+)
+from geostore.index.face import BATCH_ROWS, Catalog, RecordChange
+
+__all__ = [
+    "BATCH_ROWS",
+    "Catalog",
+    "CatalogEntry",
+    "DatasetSummary",
+    "Record",
+    "RecordChange",
+    "StagedTile",
+    "TileDetails",
+    "entry_from",
+]

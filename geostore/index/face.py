@@ -1,0 +1,179 @@
+"""The catalog's face: what a node asks of whatever remembers its tiles.
+
+Implementations may change (the first stands on LMDB, sortedcontainers and pygtrie); this
+does not. Rows cross it in columnar batches only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from geostore.index.entry import CatalogEntry, DatasetSummary, Record, StagedTile, TileDetails
+from geostore.query import Cursor, Explain, Query
+from geostore.types import RowBatch, TileKey, TileRow, TileSchema
+
+__all__ = ["BATCH_ROWS", "Catalog", "RecordChange"]
+
+BATCH_ROWS = 4096
+"""Rows a batch unless asked otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordChange:
+    """A record's compare-and-set: `value` None deletes, `expected_revision` 0 creates."""
+
+    name: str
+    expected_revision: int
+    value: bytes | None
+
+
+class Catalog(Protocol):
+    """One node's memory of tiles and records.
+
+    Every method that writes is one durable transaction: when it returns, the change is on
+    disk whole; when it raises, nothing changed. Methods may be called from any thread.
+
+    Raises, from any method:
+        ReadOnlyError: a write to a catalog opened read-only, or after a failed fsync.
+        StorageFullError: the disk is full; what was written before is intact.
+        CorruptDataError: stored bytes do not match their checksum or their format.
+    """
+
+    @property
+    def directory(self) -> Path: ...
+    @property
+    def writable(self) -> bool: ...
+
+    def refresh(self) -> None:
+        """Takes in what other processes published since; queries do so by themselves."""
+
+    def query(
+        self,
+        q: Query,
+        *,
+        batch_rows: int = BATCH_ROWS,
+        explain: Explain | None = None,
+        after: Cursor | None = None,
+    ) -> Iterator[RowBatch]:
+        """The matching rows in the order of `geostore.query.order`, as of this call.
+
+        The whole answer is one snapshot: what is published or removed while it is read
+        changes nothing in it. `after` resumes behind a cursor of the same sort (`limit`
+        then counts from there).
+
+        Raises:
+            NotFoundError: an unknown dataset; names the known ones. Raised by the call.
+        """
+
+    def count(self, q: Query, *, explain: Explain | None = None) -> int:
+        """How many rows `query` would give, without making them."""
+
+    def tile(self, key: TileKey) -> TileRow:
+        """Raises NotFoundError: no such tile is published."""
+
+    def details(self, key: TileKey) -> TileDetails:
+        """Block table, statistics and the like of a published tile.
+
+        Raises:
+            NotFoundError: no such tile is published.
+        """
+
+    def keys(
+        self, dataset_id: str | None = None, scene: str | None = None, version: str | None = None
+    ) -> list[TileKey]:
+        """Published tiles of a dataset, a scene, or a version of one, sorted."""
+
+    def checksum(self, key: TileKey) -> str | None:
+        """The stored checksum of a tile, published or staged; None where it is neither."""
+
+    def stage(self, entries: Sequence[CatalogEntry]) -> list[str]:
+        """Makes entries durable but unseen; returns the stored checksum of each.
+
+        A key that is there already, staged or published, is left as it is, and its stored
+        checksum is returned.
+        """
+
+    def staged(
+        self, dataset_id: str | None = None, scene: str | None = None, version: str | None = None
+    ) -> list[StagedTile]:
+        """What is staged, sorted by key; a `scene` needs a `dataset_id`, a `version` both."""
+
+    def unstage(
+        self, dataset_id: str, scene: str | None = None, version: str | None = None
+    ) -> list[TileKey]:
+        """Forgets staged tiles; returns their keys."""
+
+    def publish(
+        self,
+        dataset_id: str,
+        scene: str,
+        version: str,
+        replaced_version: str | None = None,
+        *,
+        cells: Sequence[str] | None = None,
+        record: RecordChange | None = None,
+    ) -> int:
+        """In one transaction: the staged version becomes seen, `replaced_version` goes out.
+
+        Done again, it changes nothing. With `cells`, exactly these must be staged or
+        published already, and anything else staged for the version is forgotten. `record`
+        is changed in the same transaction. Returns how many tiles of the version are
+        published.
+
+        Raises:
+            NotFoundError: a cell of `cells` is neither staged nor published.
+            ConflictError: `record` is not at its expected revision.
+        """
+
+    def remove(
+        self,
+        dataset_id: str,
+        scene: str | None = None,
+        version: str | None = None,
+        *,
+        record: RecordChange | None = None,
+    ) -> list[TileKey]:
+        """In one transaction: published and staged tiles go; returns the published ones' keys.
+
+        Raises:
+            ConflictError: `record` is not at its expected revision.
+        """
+
+    def record_get(self, name: str) -> Record | None: ...
+
+    def record_compare_and_set(
+        self, name: str, expected_revision: int, value: bytes | None
+    ) -> int:
+        """Sets (or, with None, deletes) a record; returns its new revision (0 when deleted).
+
+        `expected_revision` 0 means that it must not exist.
+
+        Raises:
+            ConflictError: the record is at another revision.
+        """
+
+    def record_names(self, prefix: str = "") -> list[str]:
+        """Names of records that begin with `prefix`, sorted."""
+
+    def schemas(self, datasets: Sequence[str] | None = None) -> list[TileSchema]:
+        """The distinct schemas of published tiles (of datasets by name)."""
+
+    def summary(self) -> list[DatasetSummary]:
+        """Published tiles and bytes by dataset, sorted by name."""
+
+    def rebuild(
+        self, published: Iterable[CatalogEntry], staged: Iterable[CatalogEntry] = ()
+    ) -> int:
+        """Replaces all tiles by these, keeping every record; returns how many are published.
+
+        Until it returns, queries see the old tiles; a crash on the way leaves those.
+        """
+
+    def check(self) -> list[str]:
+        """Walks the invariants; returns what is wrong, one sentence each, [] if nothing."""
+
+    def close(self) -> None:
+        """Gives back what the catalog holds; other catalogs of the same directory go on."""
