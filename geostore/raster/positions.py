@@ -25,10 +25,10 @@ from pyproj import CRS, Transformer
 from pyproj.exceptions import CRSError, ProjError
 
 from geostore.errors import UnreadableSourceError
-from geostore.grid import LatticeWindow
+from geostore.grid import LatticeWindow, pixel_size_m
 from geostore.raster.source import SourceGrid
 
-__all__ = ["TOLERANCE_PX", "SourceWindow", "positions", "source_window"]
+__all__ = ["TOLERANCE_PX", "SourceWindow", "native_pixel_size_m", "positions", "source_window"]
 
 TOLERANCE_PX = 1e-6
 """Largest accepted distance, in source pixels, from PROJ's own answer at the check points."""
@@ -143,6 +143,15 @@ def _invert(transform: _Transform) -> _Transform:
         raise UnreadableSourceError(f"geotransform {transform}: pixels have no area")
     ia, ib, id_, ie = e / determinant, -b / determinant, -d / determinant, a / determinant
     return ia, ib, -(ia * c + ib * f), id_, ie, -(id_ * c + ie * f)
+
+
+def native_pixel_size_m(grid: SourceGrid) -> float:
+    """A raster's pixel size in metres, the shorter side; one degree is 111,319.49 m."""
+    crs = _parse_crs(grid.crs_wkt)
+    if crs.is_geographic:
+        return pixel_size_m(grid.transform, True)
+    factor = float(crs.axis_info[0].unit_conversion_factor) if crs.axis_info else 1.0
+    return pixel_size_m(grid.transform, False, factor or 1.0)
 
 
 def _turn(crs: CRS) -> float:

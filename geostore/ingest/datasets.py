@@ -1,0 +1,166 @@
+"""Which dataset a scene goes into, and what a dataset without groups takes from its first."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from geostore.errors import ConflictError, InvalidInputError, NotFoundError
+from geostore.grid import default_length, default_placement, make_groups
+from geostore.ingest.plan import native_resolution_m, stored_bands
+from geostore.scenes import Reader, Scene
+from geostore.types import Codec, DatasetDefinition, Resampling, SchemeName
+
+__all__ = ["DatasetRequest", "complete", "define", "resolve"]
+
+_SAME_SIZE = 1.02
+"""Native pixel sizes within this factor share a group."""
+
+
+class DatasetStore(Protocol):
+    """The part of a backend that keeps definitions."""
+
+    def dataset(self, name: str) -> DatasetDefinition: ...
+
+    def create_dataset(self, definition: DatasetDefinition) -> None: ...
+
+    def replace_dataset(self, old: DatasetDefinition, new: DatasetDefinition) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetRequest:
+    """What the caller fixed; None leaves it to the reader's defaults or the first scene."""
+
+    scheme: SchemeName | None = None
+    length: int | None = None
+    placement: int | None = None
+    resolutions_m: tuple[float, ...] | None = None
+    resampling: Resampling | None = None
+    codec: Codec | None = None
+
+
+def define(name: str, request: DatasetRequest, like: Reader | None) -> DatasetDefinition:
+    """A new definition, as complete as the request and the reader's defaults make it.
+
+    Raises:
+        InvalidInputError: a value out of range.
+    """
+    chosen = request.scheme or "geohash"
+    resolutions = request.resolutions_m
+    length = request.length
+    if like is not None:
+        resolutions = resolutions or like.defaults.resolutions_m
+        if length is None and like.defaults.lengths is not None:
+            length = like.defaults.lengths[chosen]
+    if length is None and resolutions:
+        length = default_length(chosen, min(resolutions))
+    placement = request.placement
+    if placement is None and length is not None:
+        placement = default_placement(chosen, length)
+    groups = ()
+    definition = DatasetDefinition(
+        id=uuid.uuid4().hex,
+        name=name,
+        scheme=chosen,
+        length=length,
+        placement=placement,
+        groups=groups,
+        resampling=request.resampling or "nearest",
+        codec=request.codec or "fast",
+        reader=like.name if like is not None else None,
+        created_us=time.time_ns() // 1000,
+    )
+    if not resolutions or length is None or placement is None:
+        return definition
+    return definition.with_groups(
+        length=length, placement=placement, groups=make_groups(chosen, length, resolutions)
+    )
+
+
+def native_sizes_m(scene: Scene) -> tuple[float, ...]:
+    """The different pixel sizes of a scene's bands, finest first; near-equal ones as one."""
+    sizes: list[float] = []
+    for size in sorted(native_resolution_m(band) for band in stored_bands(scene)):
+        if not sizes or size > sizes[-1] * _SAME_SIZE:
+            sizes.append(size)
+    if not sizes:
+        raise InvalidInputError(f"{scene.path}: the scene has no band to store")
+    return tuple(sizes)
+
+
+def complete(definition: DatasetDefinition, scene: Scene) -> DatasetDefinition:
+    """The definition with what it still lacks taken from its first scene."""
+    if definition.is_complete:
+        return definition
+    sizes = native_sizes_m(scene)
+    length = definition.length or default_length(definition.scheme, sizes[0])
+    placement = definition.placement or default_placement(definition.scheme, length)
+    return definition.with_groups(
+        length=length, placement=placement, groups=make_groups(definition.scheme, length, sizes)
+    )
+
+
+def _refuse_differences(definition: DatasetDefinition, request: DatasetRequest) -> None:
+    """A flag that contradicts an existing dataset must not be ignored silently."""
+    asked: Sequence[tuple[str, object, object]] = (
+        ("--scheme", request.scheme, definition.scheme),
+        ("--length", request.length, definition.length),
+        ("--placement", request.placement, definition.placement),
+        (
+            "--resolution",
+            request.resolutions_m,
+            tuple(group.resolution_m for group in definition.groups) or None,
+        ),
+        ("--resampling", request.resampling, definition.resampling),
+        ("--codec", request.codec, definition.codec),
+    )
+    for flag, wanted, is_so in asked:
+        if wanted is not None and is_so is not None and wanted != is_so:
+            raise InvalidInputError(
+                f"dataset {definition.name!r} has {flag} {_text(is_so)}, asked for"
+                f" {_text(wanted)}: leave the flag out or name another --dataset"
+            )
+
+
+def _text(value: object) -> str:
+    if isinstance(value, tuple):
+        return ",".join(f"{item:g}" for item in value)
+    return str(value)
+
+
+def resolve(
+    store: DatasetStore,
+    scene: Scene,
+    reader: Reader,
+    name: str | None,
+    request: DatasetRequest,
+    *,
+    dry_run: bool = False,
+) -> DatasetDefinition:
+    """The complete definition of the dataset a scene goes into, created if need be.
+
+    Raises:
+        InvalidInputError: the request contradicts an existing dataset.
+    """
+    name = name or scene.reader
+    try:
+        definition = store.dataset(name)
+    except NotFoundError:
+        like = reader if request.resolutions_m is None or reader.defaults.lengths else None
+        definition = complete(define(name, request, like), scene)
+        if dry_run:
+            return definition
+        try:
+            store.create_dataset(definition)
+        except ConflictError:  # somebody else's first scene came a moment earlier
+            definition = store.dataset(name)
+        else:
+            return definition
+    _refuse_differences(definition, request)
+    completed = complete(definition, scene)
+    if completed is not definition and not dry_run:
+        store.replace_dataset(definition, completed)
+    return completed

@@ -1,0 +1,349 @@
+"""The way in: paths → scenes → tiles → backend, one committed scene at a time."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from geostore.errors import GeostoreError, InvalidInputError, StorageFullError
+from geostore.ingest.datasets import DatasetRequest, DatasetStore, resolve
+from geostore.ingest.plan import CELLS_MAX, ScenePlan, plan_scene
+from geostore.ingest.schedule import tiles
+from geostore.scenes import (
+    FoundSource,
+    ReadOptions,
+    Scene,
+    detect,
+    find_sources,
+    open_source,
+    readers,
+)
+from geostore.types import (
+    DatasetDefinition,
+    EncodedTile,
+    IngestProgress,
+    SceneRecord,
+    SceneResult,
+    SceneStatus,
+    TimeSpan,
+)
+
+__all__ = ["SceneSink", "ingest"]
+
+_log = logging.getLogger(__name__)
+
+_BATCH_TILES = 16
+_BATCH_BYTES = 32 << 20
+_BUDGET_BYTES_DEFAULT = 512 << 20
+
+
+class SceneSink(DatasetStore, Protocol):
+    """What an ingest needs of a backend."""
+
+    def begin_scene(
+        self,
+        definition: DatasetDefinition,
+        scene: str,
+        version: str,
+        cells: Sequence[str],
+        *,
+        replace: bool,
+        path: str,
+        reader: str,
+    ) -> SceneRecord | None: ...
+
+    def put_tiles(self, tiles: Sequence[EncodedTile]) -> list[str]: ...
+
+    def commit_scene(
+        self,
+        dataset_id: str,
+        scene: str,
+        version: str,
+        cells: Sequence[str],
+        *,
+        bytes_total: int,
+        properties: dict[str, Any],
+    ) -> None: ...
+
+    def abort_scene(self, dataset_id: str, scene: str, version: str) -> None: ...
+
+    def scene_record(self, dataset_id: str, scene: str) -> SceneRecord | None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """What one call of `ingest` was asked to do."""
+
+    sink: SceneSink
+    dataset: str | None
+    reader: str | None
+    request: DatasetRequest
+    cells_max: int
+    workers: int
+    budget_bytes: int
+    chunk_px: int
+    replace: bool
+    dry_run: bool
+    options: ReadOptions
+    progress: Callable[[IngestProgress], None] | None
+
+
+def ingest(
+    sink: SceneSink,
+    paths: Sequence[str | os.PathLike[str]],
+    *,
+    dataset: str | None = None,
+    reader: str | None = None,
+    request: DatasetRequest | None = None,
+    cells_max: int = CELLS_MAX,
+    workers: int | None = None,
+    budget_bytes: int = _BUDGET_BYTES_DEFAULT,
+    chunk_px: int = 1 << 20,
+    replace: bool = False,
+    dry_run: bool = False,
+    time_span: TimeSpan | None = None,
+    progress: Callable[[IngestProgress], None] | None = None,
+) -> Iterator[SceneResult]:
+    """Put scenes into a store; yields one result a scene, as it ends.
+
+    A scene that fails leaves the store as it was and does not stop the others; a full disk
+    or an interrupt stops the whole ingest after the scene under way was given up.
+
+    Args:
+        paths: files, directories, archives, globs.
+        dataset: where to; by default the dataset of the reader's own name. Created with the
+            reader's defaults and `request` if it does not exist.
+        reader: name of the reader to use; detected from content by default.
+        cells_max: refuse scenes that could make more tiles.
+        workers: threads; by default as many as this process has processors.
+        budget_bytes: about how many decoded bytes to hold at once.
+        chunk_px: about how many pixels of a band to decode at once.
+        replace: put a new version in place of another that is there.
+        dry_run: plan only; results are `planned` or `failed`.
+        time_span: the time of plain rasters (`--time`).
+
+    Raises:
+        InvalidInputError: an unknown reader, a bad number. NotFoundError: a path that does not
+            exist. StorageFullError: the disk is full.
+    """
+    if workers is not None and workers < 1:
+        raise InvalidInputError(f"workers {workers}: expected at least 1")
+    if cells_max < 1:
+        raise InvalidInputError(f"max-tiles {cells_max}: expected at least 1")
+    if reader is not None and reader not in readers():
+        raise InvalidInputError(
+            f"reader {reader!r}: expected one of {', '.join(sorted(readers()))}"
+        )
+    job = _Job(
+        sink=sink,
+        dataset=dataset,
+        reader=reader,
+        request=request or DatasetRequest(),
+        cells_max=cells_max,
+        workers=workers or len(os.sched_getaffinity(0)),
+        budget_bytes=budget_bytes,
+        chunk_px=chunk_px,
+        replace=replace,
+        dry_run=dry_run,
+        options=ReadOptions(time=time_span),
+        progress=progress,
+    )
+    return _run(job, list(find_sources([os.fspath(path) for path in paths])))
+
+
+def _run(job: _Job, sources: Sequence[FoundSource]) -> Iterator[SceneResult]:
+    done = 0
+    with ThreadPoolExecutor(job.workers, thread_name_prefix="geostore-ingest") as executor:
+        for source in sources:
+            for result in _ingest_source(job, executor, source, done):
+                done += 1
+                yield result
+
+
+def _ingest_source(
+    job: _Job, executor: ThreadPoolExecutor, source: FoundSource, done: int
+) -> Iterator[SceneResult]:
+    started = time.perf_counter()
+    path = str(source.path)
+    try:
+        if job.reader is None and not source.named_outright and detect(source.path) is None:
+            yield SceneResult(
+                path=path,
+                status=SceneStatus.SKIPPED,
+                seconds=time.perf_counter() - started,
+                error="no reader claims this file",
+            )
+            return
+        scenes = open_source(source.path, reader=job.reader, options=job.options)
+    except GeostoreError as error:
+        yield _failed(path, error, started)
+        return
+    for number, scene in enumerate(scenes):
+        try:
+            yield _ingest_scene(job, executor, scene, path, done + number)
+        finally:
+            scene.close()
+
+
+def _failed(
+    path: str, error: GeostoreError, started: float, scene: Scene | None = None,
+    dataset: str | None = None,
+) -> SceneResult:
+    text = str(error)
+    return SceneResult(
+        path=path,
+        reader=scene.reader if scene else None,
+        scene=scene.id if scene else None,
+        dataset=dataset,
+        status=SceneStatus.FAILED,
+        seconds=time.perf_counter() - started,
+        missing=scene.missing if scene else (),
+        error=text if Path(path).name in text else f"{path}: {text}",
+    )
+
+
+def _ingest_scene(
+    job: _Job, executor: ThreadPoolExecutor, scene: Scene, path: str, done: int
+) -> SceneResult:
+    started = time.perf_counter()
+    name = job.dataset or scene.reader
+    try:
+        definition = resolve(
+            job.sink,
+            scene,
+            readers()[scene.reader],
+            job.dataset,
+            job.request,
+            dry_run=job.dry_run,
+        )
+        plan = plan_scene(scene, definition, cells_max=job.cells_max, chunk_px=job.chunk_px)
+        result = SceneResult(
+            path=path,
+            reader=scene.reader,
+            scene=scene.id,
+            dataset=definition.name,
+            status=SceneStatus.PLANNED,
+            tiles=len(plan.cells),
+            missing=scene.missing,
+        )
+        if job.dry_run:
+            result = replace(
+                result, bytes=_estimate_bytes(plan), oversampling=round(plan.oversampling, 3)
+            )
+        else:
+            result = _store(job, executor, plan, result, done)
+    except StorageFullError:
+        raise
+    except GeostoreError as error:
+        _log.debug("scene failed", exc_info=True)
+        return _failed(path, error, started, scene, name)
+    return replace(result, seconds=time.perf_counter() - started)
+
+
+def _estimate_bytes(plan: ScenePlan) -> int:
+    """Raw pixel bytes of all planned tiles: an upper bound of what will be stored."""
+    a_tile = sum(
+        group.height * group.width * np.dtype(band.dtype).itemsize
+        for group in plan.schema.groups
+        for band in group.bands
+    )
+    return a_tile * len(plan.cells)
+
+
+def _store(
+    job: _Job, executor: ThreadPoolExecutor, plan: ScenePlan, result: SceneResult, done: int
+) -> SceneResult:
+    """Stage every tile, then commit; on any trouble the attempt is aborted."""
+    sink, scene, definition = job.sink, plan.scene, plan.definition
+    begun = sink.begin_scene(
+        definition,
+        scene.id,
+        plan.version,
+        plan.geocodes,
+        replace=job.replace,
+        path=scene.path,
+        reader=scene.reader,
+    )
+    if begun is None:
+        record = sink.scene_record(definition.id, scene.id)
+        return replace(
+            result,
+            status=SceneStatus.UNCHANGED,
+            tiles=len(record.cells) if record else 0,
+            bytes=record.bytes if record else 0,
+        )
+    try:
+        cells, stored = _stage(job, executor, plan, done)
+        if not cells:
+            raise InvalidInputError(f"{scene.path}: no band has a valid pixel")
+        sink.commit_scene(
+            definition.id,
+            scene.id,
+            plan.version,
+            cells,
+            bytes_total=stored,
+            properties=dict(scene.properties),
+        )
+    except BaseException:
+        # Ctrl-C and worker crashes too: what was staged must not linger.
+        sink.abort_scene(definition.id, scene.id, plan.version)
+        raise
+    return replace(result, status=SceneStatus.INGESTED, tiles=len(cells), bytes=stored)
+
+
+def _stage(
+    job: _Job, executor: ThreadPoolExecutor, plan: ScenePlan, done: int
+) -> tuple[list[str], int]:
+    """Put every tile of the plan; returns the cells that made a tile, and their bytes."""
+    cells: list[str] = []
+    stored = 0
+    dealt_with = 0
+    batch: list[EncodedTile] = []
+    batch_bytes = 0
+
+    def flush() -> None:
+        nonlocal stored, batch_bytes
+        if batch:
+            job.sink.put_tiles(batch)
+            stored += batch_bytes
+            cells.extend(tile.meta.key.geocode for tile in batch)
+            batch.clear()
+            batch_bytes = 0
+        if job.progress is not None:
+            job.progress(
+                IngestProgress(
+                    path=plan.scene.path,
+                    scene=plan.scene.id,
+                    dataset=plan.definition.name,
+                    scenes_done=done,
+                    cells_done=dealt_with,
+                    cells_total=len(plan.cells),
+                    tiles=len(cells),
+                    bytes=stored,
+                )
+            )
+
+    if job.progress is not None:
+        flush()
+    # Closed here, not by the garbage collector: no task may outlive a failed attempt.
+    with closing(
+        tiles(plan, executor, workers=job.workers, budget_bytes=job.budget_bytes)
+    ) as made:
+        for _cell, tile in made:
+            dealt_with += 1
+            if tile is not None:
+                batch.append(tile)
+                batch_bytes += len(tile.payload)
+            if len(batch) >= _BATCH_TILES or batch_bytes >= _BATCH_BYTES:
+                flush()
+    flush()
+    return sorted(cells), stored
