@@ -223,8 +223,8 @@ def _band_header(dataset: Any, index: int) -> BandHeader:
     return BandHeader(
         dtype=dtype,
         nodata=nodata if dtype.startswith("complex") else _exact_nodata(nodata, dtype),
-        block_height=int(block_height),
-        block_width=int(block_width),
+        block_height=min(int(block_height), int(dataset.height)),
+        block_width=min(int(block_width), int(dataset.width)),
         color=color,
         has_mask=has_alpha or MaskFlags.per_dataset in flags,
         scale=float(dataset.scales[index]),

@@ -1,0 +1,138 @@
+"""Which readers there are, and which of them reads a given path.
+
+Built-in readers come first, then third parties' (entry points of the group
+`geostore.readers`, by name), and last the reader for any raster, which claims whatever GDAL
+opens: so a plug-in wins over it, and never over a product that geostore knows.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
+
+from geostore.errors import InternalError, InvalidInputError, UnreadableSourceError
+from geostore.scenes.geotiff import GeotiffReader
+from geostore.scenes.scene import Reader, ReadOptions, Scene
+from geostore.scenes.sentinel2 import Sentinel2Reader
+from geostore.scenes.source import Source
+from geostore.types import validate_name
+
+__all__ = ["ENTRY_POINT_GROUP", "detect", "open_source", "readers"]
+
+ENTRY_POINT_GROUP = "geostore.readers"
+
+_BUILT_IN: tuple[Reader, ...] = (Sentinel2Reader("L1C"), Sentinel2Reader("L2A"))
+_ANY_RASTER: Reader = GeotiffReader()
+
+
+def _load(entry: EntryPoint) -> Reader:
+    """The reader that an entry point names: an instance, or a class without arguments."""
+    value = entry.load()
+    reader = value() if isinstance(value, type) else value
+    for attribute in ("name", "defaults", "bands", "claims", "open"):
+        if not hasattr(reader, attribute):
+            raise TypeError(f"it has no {attribute!r}, see the Reader protocol")
+    validate_name(reader.name, "reader")
+    return reader  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=4)
+def _plug_ins(search_path: tuple[str, ...]) -> tuple[dict[str, Reader], dict[str, str]]:
+    """Third parties' readers by name, and why others could not be loaded.
+
+    Cached by `sys.path`, since each look reads every installed distribution's metadata.
+    """
+    del search_path
+    loaded: dict[str, Reader] = {}
+    broken: dict[str, str] = {}
+    taken = {reader.name for reader in (*_BUILT_IN, _ANY_RASTER)}
+    for entry in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda one: one.name):
+        try:
+            reader = _load(entry)
+        except Exception as error:  # noqa: BLE001 - a plug-in may fail in any way
+            broken[entry.name] = f"{entry.value}: {type(error).__name__}: {error}"
+            continue
+        if reader.name in taken:
+            broken[entry.name] = f"{entry.value}: a reader {reader.name!r} is there already"
+        else:
+            taken.add(reader.name)
+            loaded[reader.name] = reader
+    return loaded, broken
+
+
+def readers() -> dict[str, Reader]:
+    """Every reader by name, in the order in which they are asked."""
+    plug_ins, _ = _plug_ins(tuple(sys.path))
+    everyone = (*_BUILT_IN, *plug_ins.values(), _ANY_RASTER)
+    return {reader.name: reader for reader in everyone}
+
+
+def _claimant(source: Source) -> Reader | None:
+    return next((reader for reader in readers().values() if reader.claims(source)), None)
+
+
+def _broken_text() -> str:
+    """What to add to a message where a plug-in that could not be loaded may be the cause."""
+    _, broken = _plug_ins(tuple(sys.path))
+    return "".join(f"; plug-in {name} could not be loaded: {why}" for name, why in broken.items())
+
+
+def detect(path: str | os.PathLike[str]) -> Reader | None:
+    """The reader that claims what lies at `path`; None where none does.
+
+    Raises:
+        NotFoundError: nothing is there.
+        InvalidInputError: not a local path.
+        UnreadableSourceError: a damaged or hostile archive, or no permission.
+    """
+    with Source(path) as source:
+        return _claimant(source)
+
+
+def open_source(
+    path: str | os.PathLike[str],
+    *,
+    reader: str | None = None,
+    options: ReadOptions | None = None,
+) -> list[Scene]:
+    """The scenes at `path`, opened; the caller closes each.
+
+    Args:
+        path: a file, product directory or archive.
+        reader: the reader to use, whatever it would claim; detected unless given.
+        options: what the caller knows of the scenes.
+
+    Raises:
+        NotFoundError: nothing is there.
+        InvalidInputError: not a local path, or no reader of that name (the known ones are
+            named).
+        UnreadableSourceError: no reader claims it, or it is damaged, incomplete or hostile.
+    """
+    with_options = options or ReadOptions()
+    source = Source(path)
+    try:
+        if reader is None:
+            chosen = _claimant(source)
+        else:
+            known = readers()
+            if reader not in known:
+                raise InvalidInputError(
+                    f"unknown reader {reader!r}: expected one of {', '.join(known)}"
+                    f"{_broken_text()}"
+                )
+            chosen = known[reader]
+        if chosen is None:
+            raise UnreadableSourceError(
+                f"{source.path}: no reader claims it; known are {', '.join(readers())}"
+                f"{_broken_text()}"
+            )
+        scenes = chosen.open(source, with_options)
+        if not scenes:
+            raise InternalError(f"{source.path}: reader {chosen.name} returned no scene")
+    except BaseException:
+        source.discard()
+        raise
+    source.close()
+    return scenes
