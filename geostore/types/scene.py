@@ -36,6 +36,9 @@ class SceneRecord:
     state: SceneState
     version: str | None = None
     cells: tuple[str, ...] = ()
+    lost_cells: tuple[str, ...] = ()
+    """Cells of `version` whose tile was found damaged and set aside; ingesting the same
+    source again puts them back."""
     replaced_version: str | None = None
     """What COMMITTED pushes out, until it is PUBLISHED and cleared."""
     replaced_cells: tuple[str, ...] = ()
@@ -57,7 +60,7 @@ class SceneRecord:
     def from_json(cls, value: dict[str, Any]) -> Self:
         value = dict(value)
         value["state"] = SceneState(value["state"])
-        for name in ("cells", "replaced_cells", "staging_cells"):
+        for name in ("cells", "lost_cells", "replaced_cells", "staging_cells"):
             value[name] = tuple(value.get(name, ()))
         return cls(**value)
 

@@ -1,0 +1,161 @@
+"""What a store must be able to do, whether it is a directory or a cluster.
+
+The rooms above speak to nothing else. Calls may come from any thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from geostore.index import TileDetails
+    from geostore.node import Progress, StoreStatus, VerifyReport
+    from geostore.query import Explain, Query
+    from geostore.types import DatasetDefinition, EncodedTile, RowBatch, SceneRecord, TileKey
+
+__all__ = ["Backend"]
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """A store behind one face.
+
+    A scene is written in three acts: `begin_scene`, any number of `put_tiles` (durable, but
+    seen by no query), `commit_scene`. Until the last one returns, and after `abort_scene`,
+    the store answers as if the scene's attempt had not been.
+    """
+
+    @property
+    def name(self) -> str:
+        """The target as a user would write it."""
+        ...
+
+    def datasets(self) -> list[DatasetDefinition]:
+        """All datasets, by name."""
+        ...
+
+    def dataset(self, name: str) -> DatasetDefinition:
+        """Raises NotFoundError, which names the known ones."""
+        ...
+
+    def create_dataset(self, definition: DatasetDefinition) -> None:
+        """Raises ConflictError if the name is taken or the id was ever used."""
+        ...
+
+    def replace_dataset(self, old: DatasetDefinition, new: DatasetDefinition) -> None:
+        """Completes a definition (its id and name stay).
+
+        Raises:
+            ConflictError: the stored definition is not `old`: read it again.
+            NotFoundError: there is no such dataset.
+        """
+        ...
+
+    def delete_dataset(self, name: str) -> int:
+        """Removes a dataset with all its scenes and returns how many tiles it had.
+
+        Raises NotFoundError. Interrupted, it is finished by the next writer.
+        """
+        ...
+
+    def begin_scene(
+        self,
+        definition: DatasetDefinition,
+        scene: str,
+        version: str,
+        cells: Sequence[str],
+        *,
+        replace: bool = False,
+        path: str = "",
+        reader: str = "",
+    ) -> SceneRecord | None:
+        """Opens an attempt at a scene; `cells` are all that it may put.
+
+        Returns the record, or None when that very version is published already ("unchanged").
+        Beginning again with the same version goes on with what was put.
+
+        Raises:
+            ConflictError: another version is published and `replace` is false; the dataset's
+                definition was changed or is not complete.
+            NotFoundError: the dataset is not there (any more).
+        """
+        ...
+
+    def put_tiles(self, tiles: Sequence[EncodedTile]) -> list[str]:
+        """Stores a batch of tiles of begun scenes, unseen, and returns their checksums.
+
+        Durable when it returns, all or none. A tile whose key is there already is
+        acknowledged with the checksum stored with it.
+
+        Raises:
+            ConflictError: no attempt at that scene and version is under way.
+            StorageFullError: nothing of the batch was kept.
+        """
+        ...
+
+    def commit_scene(
+        self,
+        dataset_id: str,
+        scene: str,
+        version: str,
+        cells: Sequence[str],
+        *,
+        bytes_total: int,
+        properties: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Decides the attempt and shows it to every query; a replaced version goes.
+
+        `cells`: exactly those whose tiles were put. When it returns, every later query sees
+        the whole scene. Calling it again is harmless.
+
+        Raises:
+            ConflictError: the attempt was aborted, or tiles of `cells` were never put.
+        """
+        ...
+
+    def abort_scene(self, dataset_id: str, scene: str, version: str) -> None:
+        """Gives the attempt up and clears what it left; harmless where there is none."""
+        ...
+
+    def scene_record(self, dataset_id: str, scene: str) -> SceneRecord | None:
+        """The scene's record; None where nothing was ever begun."""
+        ...
+
+    def query(self, query: Query, explain: Explain | None = None) -> Iterator[RowBatch]:
+        """Matching published tiles, in batches, in the query's order."""
+        ...
+
+    def count(self, query: Query) -> int:
+        """How many tiles match (at most the query's limit)."""
+        ...
+
+    def details(self, key: TileKey) -> TileDetails:
+        """A tile's block table, statistics and properties. Raises NotFoundError."""
+        ...
+
+    def read_blocks(self, key: TileKey, indices: Sequence[int]) -> list[memoryview | None]:
+        """The stored (compressed) bytes of blocks of a tile's block table.
+
+        One entry an index, in order; None for a uniform block, whose value the table gives.
+        The caller owns the memory. Neighbouring blocks are fetched together. Bytes are as
+        stored: whoever decodes them checks their checksums.
+
+        Raises:
+            NotFoundError: no such tile, or it was replaced or deleted since it was queried.
+            CorruptDataError: its file is missing or cut short.
+            InvalidInputError: an index beyond the block table.
+        """
+        ...
+
+    def status(self) -> StoreStatus:
+        """Sizes and state."""
+        ...
+
+    def verify(self, progress: Progress | None = None, *, rebuild: bool = False) -> VerifyReport:
+        """Reads and checks everything; with `rebuild`, makes the catalog anew from the files."""
+        ...
+
+    def close(self) -> None:
+        """Releases files and the writer lock; harmless when closed."""
+        ...
