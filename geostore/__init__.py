@@ -1,0 +1,75 @@
+"""Satellite scenes in, tensors out.
+
+`geostore.open("./data")` opens a store: `ingest` puts scenes in, `query` finds tiles by
+place, time, cloud and coverage, and a tile reads as an array. Importing this package loads
+nothing heavy: numpy, rasterio and the rest come with the first store that is opened.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Literal
+
+from geostore import errors
+from geostore.errors import GeostoreError
+
+if TYPE_CHECKING:
+    from geostore.api import Selection, Store, Tile
+    from geostore.types import BBox, TimeSpan
+
+__all__ = [
+    "BBox",
+    "GeostoreError",
+    "Selection",
+    "Store",
+    "Tile",
+    "TimeSpan",
+    "__version__",
+    "errors",
+    "open",
+]
+
+_LATE = {
+    "BBox": "geostore.types",
+    "Selection": "geostore.api",
+    "Store": "geostore.api",
+    "Tile": "geostore.api",
+    "TimeSpan": "geostore.types",
+}
+
+
+def open(  # noqa: A001 - the contract's name: `geostore.open(...)`, as in rasterio
+    target: str | os.PathLike[str], *, mode: Literal["a", "r"] = "a"
+) -> Store:
+    """Open the store at `target`: a directory, made at the first write where it is absent.
+
+    `mode="a"` may write: the first write takes the store's one writer lock. `mode="r"`
+    never writes and needs the store to exist. Any number of readers work beside a writer.
+
+    Raises:
+        InvalidInputError: a target or mode that cannot be opened by this version.
+        NotFoundError: `mode="r"` and no store is there.
+        StoreFormatError: the directory holds something else, or a newer geostore's store.
+    """
+    from geostore import api
+
+    return api.open(target, mode=mode)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version("geostore")
+        except PackageNotFoundError:  # run from a checkout that was never installed
+            return "0+unknown"
+    if name in _LATE:
+        from importlib import import_module
+
+        return getattr(import_module(_LATE[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,58 @@
+"""The front door: `open`, `Store`, `Selection`, `Tile`. Thin methods over the rooms below.
+
+Nothing heavy is imported with this module; each method imports the room it needs.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Literal
+
+from geostore.api.selection import Selection
+from geostore.api.store import Store
+from geostore.api.tile import Tile
+from geostore.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from geostore.node import VerifyReport
+
+__all__ = ["Selection", "Store", "Tile", "open", "rebuild"]
+
+
+def _directory(target: str | os.PathLike[str]) -> Path:
+    from geostore.config import parse_target
+
+    place = parse_target(target)
+    if place.path is None:
+        raise InvalidInputError(
+            f"store {os.fspath(target)!r}: this version opens directories only, no clusters"
+        )
+    return place.path
+
+
+def open(  # noqa: A001 - the contract's name
+    target: str | os.PathLike[str], *, mode: Literal["a", "r"] = "a"
+) -> Store:
+    """Open a store; see `geostore.open`."""
+    from geostore.backends import open_embedded
+
+    if mode not in ("a", "r"):
+        raise InvalidInputError(f"mode {mode!r}: expected 'a' (read and write) or 'r' (read)")
+    return Store(open_embedded(_directory(target), mode=mode))
+
+
+def rebuild(
+    target: str | os.PathLike[str], *, progress: Callable[[int, int], None] | None = None
+) -> VerifyReport:
+    """Makes a store's catalog anew from its tile files, also where it cannot be opened.
+
+    Raises:
+        NotFoundError: no store is there.
+        StoreLockedError: another process writes.
+    """
+    from geostore.backends import rebuild_embedded
+
+    return rebuild_embedded(_directory(target), progress=progress)

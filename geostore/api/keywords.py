@@ -1,0 +1,326 @@
+"""What callers pass, checked and made into the values that the rooms below speak."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from geostore.errors import InvalidInputError, NotFoundError
+
+if TYPE_CHECKING:
+    from geostore.backends import Backend
+    from geostore.grid import Region
+    from geostore.query import Explain, PercentRange, Query
+    from geostore.scenes import Reader
+    from geostore.types import BBox, IngestProgress, RowBatch, TimeSpan
+
+__all__ = [
+    "box",
+    "check_bands_known",
+    "check_datasets_known",
+    "choice",
+    "names",
+    "narrowed",
+    "percent",
+    "reader",
+    "refuse",
+    "region",
+    "resolutions",
+    "shown_progress",
+    "time_span",
+    "time_text",
+    "whole",
+]
+
+_Choice = TypeVar("_Choice")
+_GEOMETRY_BYTES_MAX = 256 << 20
+
+
+def refuse(unknown: Mapping[str, object], function: Callable[..., Any]) -> None:
+    """Raises for keywords that a function does not have, naming those it has.
+
+    Python's own TypeError would name the wrong one only, and be no GeostoreError.
+    """
+    if not unknown:
+        return
+    from geostore.wrangle import unknown_name
+
+    known = [
+        name
+        for name, parameter in inspect.signature(function).parameters.items()
+        if name != "self" and parameter.kind is not inspect.Parameter.VAR_KEYWORD
+    ]
+    raise InvalidInputError(
+        f"{function.__name__}: {unknown_name('keyword', next(iter(unknown)), known)}"
+    )
+
+
+def names(what: str, value: str | Iterable[str] | None) -> tuple[str, ...] | None:
+    """One name or several as a tuple; None stays None."""
+    if value is None:
+        return None
+    try:
+        found = (value,) if isinstance(value, str) else tuple(dict.fromkeys(value))
+    except TypeError:
+        found = ()
+    if not found or not all(isinstance(name, str) and name for name in found):
+        raise InvalidInputError(f"{what} {value!r}: expected a name, or several")
+    return found
+
+
+def choice(what: str, value: _Choice | None, known: tuple[_Choice, ...]) -> _Choice | None:
+    """`value`, if it is None or one of `known`."""
+    if value is not None and value not in known:
+        from geostore.wrangle import unknown_name
+
+        raise InvalidInputError(unknown_name(what, str(value), map(str, known)))
+    return value
+
+
+def whole(what: str, value: int | None) -> int | None:
+    """`value`, if it is None or a whole number above 0."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InvalidInputError(f"{what} {value!r}: expected a whole number of 1 or more")
+    return value
+
+
+def resolutions(value: Any) -> tuple[float, ...] | None:
+    """One pixel size or several, metres, finest first."""
+    from geostore.wrangle.lattice import check_resolution
+
+    if value is None:
+        return None
+    sizes = (value,) if isinstance(value, int | float | str) else tuple(value)
+    if not sizes:
+        raise InvalidInputError("resolution: got none, expected one or more pixel sizes")
+    return tuple(sorted({check_resolution(size) for size in sizes}))
+
+
+def box(value: Any) -> BBox | None:
+    """A BBox from (west, south, east, north), `W,S,E,N`, or itself."""
+    from geostore.types import BBox
+
+    if value is None or isinstance(value, BBox):
+        return value
+    if isinstance(value, str):
+        return BBox.parse(value)
+    try:
+        west, south, east, north = (float(bound) for bound in value)
+    except (TypeError, ValueError):
+        raise InvalidInputError(
+            f"bbox {value!r}: expected four numbers (west, south, east, north) in degrees"
+        ) from None
+    return BBox(west, south, east, north)
+
+
+def region(value: Any) -> Region | None:
+    """A region from a GeoJSON mapping, a geometry object, or the path of a GeoJSON file."""
+    from geostore.grid import Region
+
+    if value is None or isinstance(value, Region):
+        return value
+    if isinstance(value, str | os.PathLike):
+        path = Path(value).expanduser()
+        try:
+            if path.stat().st_size > _GEOMETRY_BYTES_MAX:
+                raise InvalidInputError(f"geometry file {path}: over 256 MiB, expected a place")
+            value = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            raise NotFoundError(f"geometry file {path} does not exist") from None
+        except (OSError, ValueError, RecursionError) as error:
+            raise InvalidInputError(f"geometry file {path}: not GeoJSON: {error}") from None
+        try:
+            return Region.from_geometry(value)
+        except InvalidInputError as error:
+            raise InvalidInputError(f"geometry file {path}: {error}") from None
+    return Region.from_geometry(value)
+
+
+def _moment(value: Any, *, is_end: bool) -> int | None:
+    """Microseconds of one side of a span; what means a day or longer gives its end or start."""
+    from geostore.types import TimeSpan
+
+    if value is None or value == "..":
+        return None
+    span = _span(value)
+    assert isinstance(span, TimeSpan)
+    return span.end_us if is_end else span.start_us
+
+
+def _span(value: Any) -> TimeSpan:
+    from geostore.types import TimeSpan
+    from geostore.types.geo import us_from_datetime
+
+    if isinstance(value, str):
+        return TimeSpan.parse(value)
+    if isinstance(value, datetime):
+        moment = us_from_datetime(value)
+        return TimeSpan(moment, moment)
+    if isinstance(value, date):
+        return TimeSpan.parse(value.isoformat())
+    raise InvalidInputError(
+        f"time {value!r}: expected text (2016-01, A/B), a date, a datetime, or a pair of them"
+    )
+
+
+def time_span(value: Any) -> TimeSpan | None:
+    """A span from text, a date, a datetime (naive: UTC), or a pair (either may be None)."""
+    from geostore.types import TimeSpan
+
+    if value is None or isinstance(value, TimeSpan):
+        return value
+    if isinstance(value, tuple | list):
+        if len(value) != 2:
+            raise InvalidInputError(f"time {value!r}: expected a pair (from, to)")
+        return TimeSpan(_moment(value[0], is_end=False), _moment(value[1], is_end=True))
+    return _span(value)
+
+
+def percent(what: str, value: Any) -> PercentRange | None:
+    """A range from (minimum, maximum), either None, or `MIN..MAX`."""
+    from geostore.query import PercentRange
+
+    if value is None or isinstance(value, PercentRange):
+        return value
+    try:
+        if isinstance(value, str):
+            return PercentRange.parse(value)
+        minimum, maximum = value
+    except (TypeError, ValueError) as error:
+        if isinstance(error, InvalidInputError):
+            raise InvalidInputError(f"{what}: {error}") from None
+        raise InvalidInputError(
+            f"{what} {value!r}: expected (minimum, maximum) percent, None for open"
+        ) from None
+    try:
+        return PercentRange(minimum, maximum)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{what}: {error}") from None
+
+
+def reader(name: str) -> Reader:
+    """A reader by name. Raises NotFoundError, which names the known ones."""
+    from geostore.scenes import readers
+    from geostore.wrangle import unknown_name
+
+    known = readers()
+    if name not in known:
+        raise NotFoundError(unknown_name("reader", name, known))
+    return known[name]
+
+
+def check_datasets_known(backend: Backend, wanted: Iterable[str]) -> None:
+    """Raises NotFoundError for a dataset that is not there; names the known ones."""
+    from geostore.wrangle import unknown_name
+
+    known = {definition.name for definition in backend.datasets()}
+    for name in wanted:
+        if name not in known:
+            raise NotFoundError(unknown_name("dataset", name, known))
+
+
+def check_bands_known(backend: Backend, query: Query) -> None:
+    """After a query for bands found nothing: raises NotFoundError if no tile has such a band.
+
+    Looks at all tiles of the query's datasets, which only an empty answer pays for; datasets
+    without tiles know no bands yet, so nothing is wrong with the name.
+    """
+    from geostore.query import Query
+    from geostore.wrangle import unknown_name
+
+    known: set[str] = set()
+    seen: set[int] = set()
+    for batch in backend.query(Query(datasets=query.datasets)):
+        for schema in batch.schema:
+            if id(schema) not in seen:
+                seen.add(id(schema))
+                known |= schema.names
+        if known.issuperset(query.bands):
+            return
+    for name in query.bands:
+        if known and name not in known:
+            raise NotFoundError(unknown_name("band", name, known))
+
+
+def narrowed(
+    backend: Backend, query: Query, place: Region, explain: Explain | None
+) -> Iterator[RowBatch]:
+    """A query's rows whose cells match a second place as well; the limit counts after that."""
+    from dataclasses import replace
+
+    import numpy as np
+
+    from geostore.grid import scheme
+
+    left = query.limit
+    for batch in backend.query(replace(query, limit=None), explain):
+        fits = [
+            place.matches(scheme(schema.scheme), geocode)
+            for schema, geocode in zip(batch.schema, batch.geocode, strict=True)
+        ]
+        positions = np.flatnonzero(fits)[:left]
+        if left is not None:
+            left -= len(positions)
+        yield batch.take(positions)
+        if left == 0:
+            return
+
+
+def time_text(moment: datetime | None) -> str | None:
+    """RFC 3339 with Z; None stays None."""
+    if moment is None:
+        return None
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+@contextmanager
+def shown_progress() -> Iterator[Callable[[IngestProgress], None]]:
+    """A function that shows an ingest's steps on stderr: a bar on a terminal, else lines."""
+    if not sys.stderr.isatty():
+        yield _print_scene_once()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("cells"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("opening", total=None)
+
+        def show(step: IngestProgress) -> None:
+            bar.update(
+                task,
+                description=Path(step.path).name[:40],
+                completed=step.cells_done,
+                total=step.cells_total,
+            )
+
+        yield show
+
+
+def _print_scene_once() -> Callable[[IngestProgress], None]:
+    """Without a terminal: a line when a scene begins and one when its last cell is done."""
+    begun: set[str] = set()
+
+    def show(step: IngestProgress) -> None:
+        name = Path(step.path).name
+        if step.scene not in begun:
+            begun.add(step.scene)
+            sys.stderr.write(f"geostore: {name}: {step.cells_total} cells\n")
+        if step.cells_done == step.cells_total:
+            sys.stderr.write(f"geostore: {name}: {step.tiles} tiles, {step.bytes} bytes\n")
+
+    return show

@@ -1,0 +1,290 @@
+"""What a user opens: scenes in, selections out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from geostore.api import keywords
+from geostore.api.selection import PathLike, Selection
+from geostore.api.tile import Names
+
+if TYPE_CHECKING:
+    from geostore.backends import Backend
+    from geostore.node import StoreStatus, VerifyReport
+    from geostore.query import SortKey
+    from geostore.types import (
+        BBox,
+        Codec,
+        DatasetDefinition,
+        IngestProgress,
+        Resampling,
+        SceneResult,
+        SchemeName,
+    )
+
+__all__ = ["Store"]
+
+
+class Store:
+    """A store of tiles. Close it, or use it as a context manager; safe to share by threads."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    @property
+    def name(self) -> str:
+        """The target it was opened by."""
+        return self._backend.name
+
+    # ------------------------------------------------------------ datasets
+
+    def create_dataset(
+        self,
+        name: str,
+        *,
+        scheme: SchemeName | None = None,
+        length: int | None = None,
+        placement: int | None = None,
+        resolution: float | Sequence[float] | None = None,
+        resampling: Resampling | None = None,
+        codec: Codec | None = None,
+        like: str | None = None,
+        **unknown: object,
+    ) -> DatasetDefinition:
+        """Fixes a dataset's scheme, cell length, placement length and resolution groups.
+
+        Args:
+            name: letters, digits, `.`, `_`, `-`.
+            scheme: `geohash` (default; EPSG:4326) or `quadtile` (EPSG:3857).
+            length: characters of a cell's geocode.
+            placement: leading characters that decide where tiles lie.
+            resolution: pixel sizes of the groups, metres.
+            resampling: how scenes are warped; `nearest` by default.
+            codec: `fast` (default) or `small`.
+            like: a reader whose defaults to take. Without `like` and `resolution` the first
+                scene decides.
+
+        Raises:
+            ConflictError: the name is taken.
+            InvalidInputError: a value that cannot be; NotFoundError: an unknown reader.
+        """
+        from geostore.ingest import DatasetRequest, define
+
+        keywords.refuse(unknown, Store.create_dataset)
+        request = DatasetRequest(
+            scheme=keywords.choice("scheme", scheme, ("geohash", "quadtile")),
+            length=keywords.whole("length", length),
+            placement=keywords.whole("placement", placement),
+            resolutions_m=keywords.resolutions(resolution),
+            resampling=resampling,
+            codec=keywords.choice("codec", codec, ("fast", "small")),
+        )
+        definition = define(name, request, keywords.reader(like) if like is not None else None)
+        self._backend.create_dataset(definition)
+        return definition
+
+    def datasets(self) -> list[DatasetDefinition]:
+        """All datasets, by name."""
+        return self._backend.datasets()
+
+    def dataset(self, name: str) -> DatasetDefinition:
+        """One dataset. Raises NotFoundError, which names the known ones."""
+        keywords.check_datasets_known(self._backend, (name,))
+        return self._backend.dataset(name)
+
+    def delete_dataset(self, name: str) -> int:
+        """Deletes a dataset with all its tiles; returns how many it had."""
+        keywords.check_datasets_known(self._backend, (name,))
+        return self._backend.delete_dataset(name)
+
+    # ------------------------------------------------------------ in
+
+    def ingest(
+        self,
+        paths: PathLike | Iterable[PathLike],
+        *,
+        progress: bool | Callable[[IngestProgress], None] = False,
+        **options: Any,
+    ) -> list[SceneResult]:
+        """Puts scenes into the store; one result a scene, in order.
+
+        A scene that fails says so in its result and leaves the store as it was; the others
+        go on. A scene whose very source is there already is `unchanged`.
+
+        Args:
+            paths: files, directories, archives or globs.
+            progress: True shows it on stderr; or a function called with each step.
+            options: those of `ingest_each`.
+        """
+        if progress is not True:
+            return list(self.ingest_each(paths, progress=progress or None, **options))
+        with keywords.shown_progress() as show:
+            return list(self.ingest_each(paths, progress=show, **options))
+
+    def ingest_each(
+        self,
+        paths: PathLike | Iterable[PathLike],
+        *,
+        dataset: str | None = None,
+        reader: str | None = None,
+        scheme: SchemeName | None = None,
+        length: int | None = None,
+        resolution: float | Sequence[float] | None = None,
+        max_tiles: int | None = None,
+        workers: int | None = None,
+        replace: bool = False,
+        dry_run: bool = False,
+        time: Any = None,
+        memory_bytes: int | None = None,
+        progress: Callable[[IngestProgress], None] | None = None,
+        **unknown: object,
+    ) -> Iterator[SceneResult]:
+        """`ingest`, one result at a time, as each scene ends.
+
+        Args:
+            paths: files, directories, archives or globs.
+            dataset: where to; by default the dataset named as the reader. Created where it
+                does not exist, with the reader's defaults and `scheme`, `length`, `resolution`.
+            reader: its name; found from the content by default.
+            scheme, length, resolution: of a dataset that is created; an error where they
+                contradict one that exists.
+            max_tiles: refuse scenes that could make more (50,000).
+            workers: threads; as many as processors by default.
+            replace: put another version of a scene in place of the one that is there.
+            dry_run: plan only; results are `planned`.
+            time: the time of rasters that do not say theirs; as in `query`.
+            memory_bytes: about how many decoded bytes to hold at once.
+
+        Raises:
+            NotFoundError: a path that is not there. InvalidInputError: a bad value.
+            StorageFullError: the disk is full. StoreLockedError: another process writes.
+        """
+        from geostore.ingest import DatasetRequest, ingest
+
+        keywords.refuse(unknown, Store.ingest_each)
+        if reader is not None:
+            keywords.reader(reader)
+        optional: dict[str, Any] = {
+            "cells_max": keywords.whole("max_tiles", max_tiles),
+            "workers": keywords.whole("workers", workers),
+            "budget_bytes": keywords.whole("memory_bytes", memory_bytes),
+        }
+        listed = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+        return ingest(
+            self._backend,
+            listed,
+            dataset=dataset,
+            reader=reader,
+            request=DatasetRequest(
+                scheme=keywords.choice("scheme", scheme, ("geohash", "quadtile")),
+                length=keywords.whole("length", length),
+                resolutions_m=keywords.resolutions(resolution),
+            ),
+            replace=replace,
+            dry_run=dry_run,
+            time_span=keywords.time_span(time),
+            progress=progress,
+            **{name: value for name, value in optional.items() if value is not None},
+        )
+
+    # ------------------------------------------------------------ out
+
+    def query(
+        self,
+        *,
+        dataset: Names | None = None,
+        bbox: BBox | Sequence[float] | str | None = None,
+        geometry: Mapping[str, Any] | PathLike | object | None = None,
+        geocode: str | None = None,
+        recursive: bool = True,
+        time: Any = None,
+        cloud_cover: Any = None,
+        pixel_coverage: Any = None,
+        bands: Names | None = None,
+        platform: str | None = None,
+        scene: str | None = None,
+        sort: SortKey | None = None,
+        limit: int | None = None,
+        **unknown: object,
+    ) -> Selection:
+        """Tiles for which all predicates given hold; nothing is asked yet.
+
+        Args:
+            dataset: a name, or several.
+            bbox: (west, south, east, north) in degrees; west > east crosses the antimeridian.
+            geometry: a GeoJSON mapping, an object with `__geo_interface__` (shapely), or the
+                path of a GeoJSON file.
+            geocode: all cells under it; with `recursive=False` that cell only.
+            time: `2016-01`, `2016-01-12/2016-02`, a date, a datetime (naive: UTC), or a
+                pair of them, None for open; the span includes both ends.
+            cloud_cover: (minimum, maximum) percent, None for open. Unknown never matches.
+            pixel_coverage: the same.
+            bands: the tile has all of them.
+            platform: as in the tiles.
+            scene: a scene's id.
+            sort: `time`, `cloud` or `coverage`, with `-` before it descending.
+            limit: at most so many tiles.
+
+        Raises:
+            NotFoundError: an unknown dataset; names the known ones.
+            InvalidInputError: a value that can never match, or an unknown keyword.
+        """
+        from geostore.grid import Region
+        from geostore.query import Query
+
+        keywords.refuse(unknown, Store.query)
+        datasets = keywords.names("dataset", dataset)
+        if datasets is not None:
+            keywords.check_datasets_known(self._backend, datasets)
+        box = keywords.box(bbox)
+        region = None if box is None else Region.from_bbox(box)
+        shape = keywords.region(geometry)
+        query = Query(
+            datasets=datasets,
+            region=shape if region is None else region,
+            geocode=geocode,
+            recursive=recursive,
+            time=keywords.time_span(time),
+            cloud=keywords.percent("cloud_cover", cloud_cover),
+            coverage=keywords.percent("pixel_coverage", pixel_coverage),
+            bands=keywords.names("bands", bands) or (),
+            platform=platform,
+            scene=scene,
+            sort=sort,
+            limit=limit,
+        )
+        both = region is not None and shape is not None
+        return Selection(self._backend, query, also_within=shape if both else None)
+
+    # ------------------------------------------------------------ care
+
+    def status(self) -> StoreStatus:
+        """Sizes and state: datasets, tiles, bytes, nodes."""
+        return self._backend.status()
+
+    def verify(
+        self, *, rebuild: bool = False, progress: Callable[..., None] | None = None
+    ) -> VerifyReport:
+        """Reads and checks every file and record; `rebuild` makes the catalog anew from files."""
+        return self._backend.verify(progress, rebuild=rebuild)
+
+    def close(self) -> None:
+        """Releases files and the writer lock. Closing twice is harmless."""
+        self._backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Store({self.name!r})"

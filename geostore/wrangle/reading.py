@@ -1,0 +1,409 @@
+"""A tile's stored blocks into arrays: the one place where pixels are read.
+
+The hot path is one `read_blocks` call for all that is asked of a tile (the backend fetches
+neighbouring blocks in one pread) and one decode, straight into the array that is returned.
+Everything else (another pixel size, another dtype, clouds, radiometry) is a step aside from
+it that only those who ask for it pay.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from os import cpu_count
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from affine import Affine
+
+from geostore.compute.resample import ResampleMethod, nearest, resample
+from geostore.errors import InvalidInputError, NotFoundError
+from geostore.tiles import decode_into
+from geostore.types import BandInfo, BandRole, ResolutionGroup, TileRow, TileSchema
+from geostore.wrangle.clouds import CloudSource, find_cloud_source
+from geostore.wrangle.lattice import cell_group, cell_transform, check_resolution
+from geostore.wrangle.radiometry import AS_STORED, Radiometry, common_dtype
+
+if TYPE_CHECKING:
+    from geostore.backends import Backend
+    from geostore.index import TileDetails
+
+__all__ = [
+    "BandPlan",
+    "TileArray",
+    "in_threads",
+    "parse_bands",
+    "plan_bands",
+    "read_into",
+    "read_tile",
+    "target_group",
+    "unknown_name",
+]
+
+_Array = npt.NDArray[Any]
+_Mask = npt.NDArray[np.bool_]
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
+_Blocks = Sequence[memoryview | None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TileArray:
+    """Pixels of one tile, or of a mosaic, with their place. The arrays are the caller's."""
+
+    data: _Array
+    """(bands, height, width)."""
+    mask: _Mask
+    """The same shape; True where valid. Elsewhere `data` holds the band's fill (its nodata,
+    else 0), or NaN of reflectances."""
+    crs: str
+    """`EPSG:4326` (x, y are longitude, latitude) or `EPSG:3857`."""
+    transform: Affine
+    """Pixel (column, row) to x, y, as rasterio has it: (0, 0) is the upper-left corner."""
+    bands: tuple[str, ...]
+    """As they were asked for."""
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """West, south, east, north in `crs` units."""
+        height, width = self.data.shape[-2:]
+        west, north = self.transform.c, self.transform.f
+        return west, north + height * self.transform.e, west + width * self.transform.a, north
+
+    def masked(self) -> np.ma.MaskedArray[Any, Any]:
+        """The same pixels as a numpy masked array (whose own mask is True where not valid)."""
+        return np.ma.MaskedArray(self.data, mask=~self.mask)
+
+    def __repr__(self) -> str:
+        shape = " x ".join(str(size) for size in self.data.shape)
+        valid = 100.0 * float(self.mask.mean()) if self.mask.size else 0.0
+        return (
+            f"TileArray({shape} {self.data.dtype}, bands {', '.join(self.bands)},"
+            f" {valid:.1f} % valid, {self.crs})"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class BandPlan:
+    """Where one band of a schema is stored."""
+
+    name: str
+    """As it was asked for."""
+    group_index: int
+    band_index: int
+    info: BandInfo
+    shape: tuple[int, int]
+    """(height, width) as stored."""
+    data_blocks: range
+    """Entries of the block table."""
+    mask_blocks: range
+
+    @property
+    def method(self) -> ResampleMethod:
+        """How the band goes to coarser pixels: codes and flags have no mean."""
+        exact = (BandRole.CLASS, BandRole.QUALITY)
+        return "nearest" if self.info.role in exact else "mean"
+
+
+def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
+    """A message that says what is known, the likeliest meant first.
+
+    >>> unknown_name("band", "B4", ["B03", "B04"])
+    "band 'B4' is not known; did you mean 'B04'? Known: B03, B04"
+    """
+    names = sorted(set(known))
+    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.6)
+    if not close:
+        folded = {other.lower(): other for other in names}
+        close = [folded[str(name).lower()]] if str(name).lower() in folded else []
+    hint = f"; did you mean {close[0]!r}?" if close else "."
+    shown = ", ".join(names[:60]) + (", ..." if len(names) > 60 else "")
+    return f"{what} {str(name)[:80]!r} is not known{hint} Known: {shown or 'none'}"
+
+
+def parse_bands(bands: str | Iterable[str] | None) -> tuple[str, ...] | None:
+    """Band names as a tuple; one name may come as plain text; None stays None (all).
+
+    Raises:
+        InvalidInputError: not names, none at all, or one twice.
+    """
+    if bands is None:
+        return None
+    names = (bands,) if isinstance(bands, str) else tuple(bands)
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise InvalidInputError(f"bands {bands!r}: expected one or more band names")
+    if len(set(names)) < len(names):
+        raise InvalidInputError(f"bands {', '.join(names)}: a name is given twice")
+    return names
+
+
+_PLANS_MAX = 256
+_plans: dict[tuple[str, tuple[str, ...] | None], tuple[BandPlan, ...]] = {}
+
+
+def plan_bands(schema: TileSchema, names: tuple[str, ...] | None) -> tuple[BandPlan, ...]:
+    """Where the named bands (all, in stored order, for None) of a schema are stored.
+
+    Remembered, since tiles of a scene share a schema and a read should cost a look-up.
+
+    Raises:
+        NotFoundError: a name that no band answers to; names the known ones.
+    """
+    cached = _plans.get((schema.digest, names))
+    if cached is not None:
+        return cached
+    plans = []
+    for name in names or tuple(band.name for band in schema.bands):
+        position = schema.find_band(name)
+        if position is None:
+            raise NotFoundError(unknown_name("band", name, schema.names))
+        group = schema.groups[position[0]]
+        plans.append(
+            BandPlan(
+                name=name,
+                group_index=position[0],
+                band_index=position[1],
+                info=group.bands[position[1]],
+                shape=(group.height, group.width),
+                data_blocks=schema.block_range(*position),
+                mask_blocks=schema.block_range(*position, mask=True),
+            )
+        )
+    if len(_plans) >= _PLANS_MAX:
+        _plans.clear()
+    _plans[schema.digest, names] = tuple(plans)
+    return tuple(plans)
+
+
+def target_group(
+    backend: Backend, row: TileRow, plans: Sequence[BandPlan], resolution: float | None
+) -> ResolutionGroup:
+    """The cell's shape for a read: the finest group among the bands, or `resolution`'s.
+
+    Raises:
+        InvalidInputError: a resolution that is no positive number, or far too fine.
+    """
+    groups = row.schema.groups
+    if resolution is None:
+        finest = groups[min(plan.group_index for plan in plans)]
+        return ResolutionGroup(finest.resolution_m, finest.height, finest.width)
+    wanted = check_resolution(resolution)
+    for group in groups:
+        if group.resolution_m == wanted:
+            return ResolutionGroup(group.resolution_m, group.height, group.width)
+    # The dataset's groups, not the tile's: a scene that lacks the 10 m bands must still
+    # answer a read at 10 m on the 10 m lattice.
+    return cell_group(backend.dataset(row.dataset).groups, wanted)
+
+
+def _is_valid_everywhere(table: npt.NDArray[np.void]) -> bool:
+    """Whether a mask's table rows say that every block is uniformly valid."""
+    return all(length == 0 and fill == 1 for _, length, fill, _ in table.tolist())
+
+
+class _StoredTile:
+    """The fetched blocks of one tile: decodes single bands."""
+
+    def __init__(
+        self, backend: Backend, row: TileRow, details: TileDetails, plans: Sequence[BandPlan]
+    ) -> None:
+        self._schema = row.schema
+        self._table = details.blocks
+        self._source = f"tile {row.dataset}/{row.geocode}/{row.scene}"
+        wanted: dict[int, None] = {}
+        for plan in plans:
+            wanted.update(dict.fromkeys(plan.data_blocks))
+        for plan in plans:
+            wanted.update(dict.fromkeys(plan.mask_blocks))
+        indices = list(wanted)
+        self._blocks = dict(zip(indices, backend.read_blocks(row.key, indices), strict=True))
+
+    def _decode(self, plan: BandPlan, entries: range, out: _Array, *, mask: bool) -> None:
+        decode_into(
+            self._schema,
+            plan.group_index,
+            plan.band_index,
+            [self._blocks[index] for index in entries],
+            self._table[entries.start : entries.stop],
+            out,
+            mask=mask,
+            source=self._source,
+        )
+
+    def data(self, plan: BandPlan, out: _Array) -> None:
+        self._decode(plan, plan.data_blocks, out, mask=False)
+
+    def valid(self, plan: BandPlan, out: _Mask | None = None) -> _Mask | None:
+        """The band's validity as stored, in `out` where given; None where all is valid."""
+        entries = plan.mask_blocks
+        if _is_valid_everywhere(self._table[entries.start : entries.stop]):
+            if out is not None:
+                out[...] = True
+            return None
+        if out is None:
+            out = np.empty(plan.shape, np.bool_)
+        self._decode(plan, entries, out, mask=True)
+        return out
+
+
+def _find_clouds(tile: _StoredTile, source: CloudSource, plan: BandPlan) -> _Mask:
+    """Where a tile's cloud layer says cloud, at the layer's own pixels."""
+    layer = np.empty(plan.shape, plan.info.dtype)
+    tile.data(plan, layer)
+    clouds = source.find(layer)
+    valid = tile.valid(plan)
+    return clouds if valid is None else clouds & valid
+
+
+def read_into(
+    backend: Backend,
+    row: TileRow,
+    plans: Sequence[BandPlan],
+    outs: Sequence[_Array],
+    masks: Sequence[_Mask],
+    *,
+    radiometry: Radiometry = AS_STORED,
+    cloud_mask: bool = False,
+    avoid: Sequence[float | None] | None = None,
+) -> None:
+    """Reads bands of one tile into given arrays.
+
+    Args:
+        backend: where the tile is.
+        row: the tile.
+        plans: the bands, from the tile's own schema.
+        outs: one (height, width) array a band, any strides; all of one shape, which fixes
+            the pixel size; dtypes that hold what the read gives (`radiometry.dtype`).
+        masks: one bool array a band, of the same shape: True where valid.
+        radiometry: what to do to the numbers.
+        cloud_mask: make pixels that the dataset calls cloud invalid.
+        avoid: see `Radiometry.apply`; one a band.
+
+    Raises:
+        CorruptDataError: stored bytes fail their checksum.
+        NotFoundError: the tile is gone.
+        InvalidInputError: `cloud_mask` where nothing tells clouds.
+    """
+    details = backend.details(row.key)
+    fetched = list(plans)
+    clouds: _Mask | None = None
+    source: CloudSource | None = None
+    if cloud_mask:
+        source = find_cloud_source(row, details, backend.dataset(row.dataset).cloud_rule)
+        if source is not None:
+            fetched += plan_bands(row.schema, (source.band,))
+    tile = _StoredTile(backend, row, details, fetched)
+    if source is not None:
+        clouds = nearest(_find_clouds(tile, source, fetched[-1]), outs[0].shape)
+    for index, (plan, out, mask) in enumerate(zip(plans, outs, masks, strict=True)):
+        if out.shape == plan.shape and out.dtype == plan.info.dtype:
+            tile.data(plan, out)
+            valid = tile.valid(plan, mask)
+            if radiometry.changes(plan.info):
+                unwanted = None if avoid is None else avoid[index]
+                radiometry.apply(out, valid, plan.info, avoid=unwanted)
+        else:
+            native = np.empty(plan.shape, plan.info.dtype)
+            tile.data(plan, native)
+            data, valid = resample(
+                native,
+                tile.valid(plan),
+                out.shape,
+                method=plan.method,
+                fill=plan.info.fill,
+            )
+            unwanted = None if avoid is None else avoid[index]
+            out[...] = radiometry.apply(data, valid, plan.info, avoid=unwanted)
+            mask[...] = True if valid is None else valid
+        if clouds is not None:
+            mask[clouds] = False
+            out[clouds] = np.nan if radiometry.reflectance else plan.info.fill
+
+
+def read_tile(
+    backend: Backend,
+    row: TileRow,
+    bands: str | Iterable[str] | None = None,
+    resolution: float | None = None,
+    *,
+    cloud_mask: bool = False,
+    harmonize: bool = False,
+    reflectance: bool = False,
+    out: _Array | None = None,
+) -> TileArray:
+    """Pixels of one tile; what `Tile.read` does.
+
+    Bands of another group than the answer's: coarser ones are repeated; finer ones are
+    averaged over their valid pixels, except class and quality bands, which are always the
+    pixel under the centre.
+
+    Raises:
+        NotFoundError: an unknown band, or the tile is gone.
+        InvalidInputError: bands of dtypes that do not go together; a wrong `out`.
+        CorruptDataError: stored bytes fail their checksum.
+    """
+    names = parse_bands(bands)
+    plans = plan_bands(row.schema, names)
+    group = target_group(backend, row, plans, resolution)
+    radiometry = Radiometry(harmonize=harmonize, reflectance=reflectance)
+    dtypes = {radiometry.dtype(plan.info) for plan in plans}
+    dtype = dtypes.pop() if len(dtypes) == 1 else common_dtype(dtypes, "the bands")
+    shape = (len(plans), group.height, group.width)
+    if out is None:
+        out = np.empty(shape, dtype)
+    elif (
+        not isinstance(out, np.ndarray)
+        or out.shape != shape
+        or out.dtype != dtype
+        or not out.flags.writeable
+    ):
+        got = (
+            f"{out.shape} {out.dtype}{'' if out.flags.writeable else ', read-only'}"
+            if isinstance(out, np.ndarray)
+            else type(out).__name__
+        )
+        raise InvalidInputError(f"out is {got}: expected a writable array {shape} {dtype}")
+    mask = np.empty(shape, np.bool_)
+    read_into(backend, row, plans, out, mask, radiometry=radiometry, cloud_mask=cloud_mask)
+    return TileArray(
+        data=out,
+        mask=mask,
+        crs="EPSG:4326" if row.schema.scheme == "geohash" else "EPSG:3857",
+        transform=cell_transform(row.schema.scheme, row.geocode, shape[1:]),
+        bands=tuple(plan.name for plan in plans),
+    )
+
+
+def in_threads(
+    function: Callable[[_In], _Out],
+    items: Iterable[_In],
+    *,
+    workers: int | None = None,
+) -> Iterator[_Out]:
+    """`function` of each item, in order, computed by threads that run a little ahead.
+
+    At most twice as many items are under way or waiting as there are workers, however slow
+    the caller is. A failure is raised in its place; what was not begun is dropped.
+
+    Args:
+        function: may run in several threads at once.
+        items: taken from the caller's thread.
+        workers: threads; twice the processors, at most 16, where None.
+    """
+    workers = workers or min(16, 2 * (cpu_count() or 1))
+    waiting: deque[Future[_Out]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="geostore-read") as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) >= 2 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
