@@ -1,0 +1,1 @@
+"""The command line: it parses words, calls `geostore.api`, and prints. Nothing is decided here."""
