@@ -353,6 +353,7 @@ class TarArchive:
         members: dict[str, tuple[int, int]] = {}
         seen: set[str] = set()
         totals = _Totals(self._shown)
+        self._file.seek(0)
         try:
             with tarfile.open(fileobj=self._file, mode="r:") as tar:
                 for info in tar:
