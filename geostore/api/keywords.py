@@ -62,7 +62,7 @@ def refuse(unknown: Mapping[str, object], function: Callable[..., Any]) -> None:
     )
 
 
-def names(what: str, value: str | Iterable[str] | None) -> tuple[str, ...] | None:
+def names(what: str, value: Any) -> tuple[str, ...] | None:
     """One name or several as a tuple; None stays None."""
     if value is None:
         return None
@@ -84,13 +84,13 @@ def choice(what: str, value: _Choice | None, known: tuple[_Choice, ...]) -> _Cho
     return value
 
 
-def whole(what: str, value: int | None) -> int | None:
+def whole(what: str, value: Any) -> int | None:
     """`value`, if it is None or a whole number above 0."""
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise InvalidInputError(f"{what} {value!r}: expected a whole number of 1 or more")
-    return value
+    return int(value)
 
 
 def resolutions(value: Any) -> tuple[float, ...] | None:

@@ -78,11 +78,8 @@ def _read_now(cube: _Cube, *, with_masks: bool, workers: int | None) -> list[lis
     def read(cell: tuple[int, int, int, list[TileRow]]) -> None:
         step, row, column, tiles = cell
         here = (step, slice(row, row + group.height), slice(column, column + group.width))
-        known: Sequence[_Mask] = (
-            [mask[here] for mask in masks]
-            if masks
-            else np.empty((len(layers), group.height, group.width), np.bool_)  # type: ignore[assignment]
-        )
+        scratch = np.empty((0 if masks else len(layers), group.height, group.width), np.bool_)
+        known = [mask[here] for mask in masks] if masks else list(scratch)
         cube.reader.read(tiles, [array[here] for array in arrays], known)
 
     for _ in in_threads(read, cube.cells(), workers=workers):
@@ -171,6 +168,10 @@ def _load(chunk: _Chunk) -> _Array:
     return chunk.load()
 
 
+def _is_no_size(size: object) -> bool:
+    return isinstance(size, bool) or not isinstance(size, int) or (size < 1 and size != -1)
+
+
 def _chunk_sizes(cube: _Cube, chunks: Chunks) -> tuple[tuple[int, ...], ...]:
     """Sizes of the chunks along time, y, x.
 
@@ -182,7 +183,7 @@ def _chunk_sizes(cube: _Cube, chunks: Chunks) -> tuple[tuple[int, ...], ...]:
     for name, size in chunks.items():
         if name not in default:
             raise InvalidInputError(f"chunks: {name!r} is none of time, y, x")
-        if isinstance(size, bool) or not isinstance(size, int) or (size < 1 and size != -1):
+        if _is_no_size(size):
             raise InvalidInputError(f"chunks: {name} is {size!r}, expected pixels, or -1 for all")
     sizes = []
     for name, length in zip(_DIMENSIONS, cube.shape, strict=True):
@@ -220,7 +221,7 @@ def _pieces(
 
 
 def _read_later(cube: _Cube, chunks: Chunks, *, with_masks: bool) -> list[list[Any]]:
-    """dask arrays instead of `_read_now`'s: one task a chunk, which reads its tiles."""
+    """The arrays as dask's instead of `_read_now`'s: one task a chunk, which reads its tiles."""
     da = require("dask.array", needed_for="to_xarray(chunks=...)", extra="xarray")
     sizes = _chunk_sizes(cube, chunks)
     pieces = _pieces(cube, sizes)

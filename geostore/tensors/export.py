@@ -112,6 +112,7 @@ def export(
         raise InvalidInputError(
             f"{out}: {len(rows)} tiles are a directory of files; name one, or export a mosaic"
         )
+    names: list[str] = []
     with _new_directory(out, overwrite=overwrite) as partial:
         if format == "cog":
             names = _write_tile_cogs(job, partial)
@@ -119,7 +120,6 @@ def export(
             names = _write_npy(job, partial, mosaic=mosaic)
         else:
             _write_zarr(job, partial, groupby="mosaic" if mosaic else groupby)
-            names = []
         (partial / _MARKER).touch()
     return [out / name for name in names] or [out]
 
@@ -283,7 +283,7 @@ def _sidecar(mosaic: Mosaic, rows: Sequence[TileRow], radiometry: Radiometry) ->
 def _write_npy(job: _Job, directory: Path, *, mosaic: bool) -> list[str]:
     """`NAME.npy` (bands, height, width), `NAME.mask.npy`, and `NAME.json`, a tile or mosaic."""
     sets = [("mosaic", job.rows)] if mosaic else [(_stem(row), [row]) for row in job.rows]
-    names = []
+    names: list[str] = []
     for done, (stem, rows) in enumerate(sets, start=1):
         laid_out = job.mosaic(rows)
         written = (f"{stem}.npy", f"{stem}.mask.npy", f"{stem}.json")

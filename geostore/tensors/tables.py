@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -60,7 +60,7 @@ def to_pandas(batches: Iterable[RowBatch]) -> pd.DataFrame:
     Raises:
         MissingDependencyError: pandas is not installed.
     """
-    pd = require("pandas", needed_for="to_pandas", extra="pandas")
+    pandas = require("pandas", needed_for="to_pandas", extra="pandas")
     parts = list(batches)
     if parts:
         whole = RowBatch.concatenate(parts)
@@ -84,8 +84,8 @@ def to_pandas(batches: Iterable[RowBatch]) -> pd.DataFrame:
         columns["pixel_coverage"] = columns["cloud_cover"] = np.empty(0, np.float32)
     for name in ("time", "time_end"):
         # NULL_TIME is numpy's NaT, so the unknown times need no step of their own.
-        columns[name] = pd.DatetimeIndex(columns[name].view("datetime64[us]")).tz_localize("UTC")
-    return pd.DataFrame(columns, columns=list(COLUMNS))
+        columns[name] = pandas.DatetimeIndex(columns[name].view("datetime64[us]")).tz_localize("UTC")
+    return cast("pd.DataFrame", pandas.DataFrame(columns, columns=list(COLUMNS)))
 
 
 def _arrow_schema(pa: Any) -> pa.Schema:

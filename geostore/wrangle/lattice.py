@@ -184,7 +184,9 @@ class Extent:
         """The x of each column's and the y of each row's pixel centre, CRS units."""
         left, top, dx, dy = self._origin
         height, width = self.shape
-        return left + (np.arange(width) + 0.5) * dx, top - (np.arange(height) + 0.5) * dy
+        columns = np.arange(width, dtype=np.float64) + 0.5
+        rows = np.arange(height, dtype=np.float64) + 0.5
+        return np.asarray(left + columns * dx), np.asarray(top - rows * dy)
 
     def window(self, geocode: str) -> CellWindow:
         """Where a cell of this extent lies in it."""

@@ -21,6 +21,7 @@ from geostore.wrangle.radiometry import (
 )
 from geostore.wrangle.reading import (
     BandPlan,
+    Planes,
     TileArray,
     in_threads,
     plan_bands,
@@ -163,7 +164,7 @@ class CellReader:
     radiometry: Radiometry = AS_STORED
     cloud_mask: bool = False
 
-    def read(self, rows: Sequence[TileRow], outs: Sequence[_Array], masks: Sequence[_Mask]) -> None:
+    def read(self, rows: Sequence[TileRow], outs: Planes, masks: Planes) -> None:
         """The tiles `rows` (of one cell, in order of precedence) into `outs` and `masks`.
 
         Every pixel of `outs` is written: what no tile has becomes the layer's fill.
@@ -186,7 +187,7 @@ class CellReader:
                 np.copyto(out, other, where=known)
                 np.logical_or(mask, known, out=mask)
 
-    def _read_one(self, row: TileRow, outs: Sequence[_Array], masks: Sequence[_Mask]) -> None:
+    def _read_one(self, row: TileRow, outs: Planes, masks: Planes) -> None:
         plans: list[BandPlan] = []
         present: list[int] = []
         for index, layer in enumerate(self.layers):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from os import cpu_count
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BandPlan",
+    "Planes",
     "TileArray",
     "in_threads",
     "parse_bands",
@@ -48,7 +49,9 @@ _Array = npt.NDArray[Any]
 _Mask = npt.NDArray[np.bool_]
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
-_Blocks = Sequence[memoryview | None]
+
+Planes: TypeAlias = Sequence[_Array] | _Array
+"""One (height, width) array a band: a sequence of them, or one array of three axes."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,7 +128,7 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> str:
     return f"{what} {str(name)[:80]!r} is not known{hint} Known: {shown or 'none'}"
 
 
-def parse_bands(bands: str | Iterable[str] | None) -> tuple[str, ...] | None:
+def parse_bands(bands: Any) -> tuple[str, ...] | None:
     """Band names as a tuple; one name may come as plain text; None stays None (all).
 
     Raises:
@@ -263,8 +266,8 @@ def read_into(
     backend: Backend,
     row: TileRow,
     plans: Sequence[BandPlan],
-    outs: Sequence[_Array],
-    masks: Sequence[_Mask],
+    outs: Planes,
+    masks: Planes,
     *,
     radiometry: Radiometry = AS_STORED,
     cloud_mask: bool = False,
@@ -324,6 +327,16 @@ def read_into(
             out[clouds] = np.nan if radiometry.reflectance else plan.info.fill
 
 
+def _check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    if not isinstance(out, np.ndarray):
+        raise InvalidInputError(f"out is a {type(out).__name__}: expected a numpy array")
+    if out.shape != shape or out.dtype != dtype or not out.flags.writeable:
+        kind = "" if out.flags.writeable else ", read-only"
+        raise InvalidInputError(
+            f"out is {out.shape} {out.dtype}{kind}: expected a writable array {shape} {dtype}"
+        )
+
+
 def read_tile(
     backend: Backend,
     row: TileRow,
@@ -355,18 +368,8 @@ def read_tile(
     shape = (len(plans), group.height, group.width)
     if out is None:
         out = np.empty(shape, dtype)
-    elif (
-        not isinstance(out, np.ndarray)
-        or out.shape != shape
-        or out.dtype != dtype
-        or not out.flags.writeable
-    ):
-        got = (
-            f"{out.shape} {out.dtype}{'' if out.flags.writeable else ', read-only'}"
-            if isinstance(out, np.ndarray)
-            else type(out).__name__
-        )
-        raise InvalidInputError(f"out is {got}: expected a writable array {shape} {dtype}")
+    else:
+        _check_out(out, shape, dtype)
     mask = np.empty(shape, np.bool_)
     read_into(backend, row, plans, out, mask, radiometry=radiometry, cloud_mask=cloud_mask)
     return TileArray(
