@@ -161,7 +161,9 @@ def _begun(record: SceneRecord | None, event: Begin) -> SceneRecord:
             dataset_id=event.dataset_id, scene=event.scene, state=SceneState.ABORTED
         )
     if record.state is SceneState.STAGING and record.staging_version == event.version:
-        return replace(record, staging_cells=tuple(sorted({*record.staging_cells, *event.cells})))
+        published = record.cells if record.version == event.version else ()
+        announced = {*record.staging_cells, *event.cells}.difference(published)
+        return replace(record, staging_cells=tuple(sorted(announced)))
     if not is_settled(record):
         raise ConflictError(
             f"scene {record.scene!r}: an earlier attempt is {record.state}; settle it first"
