@@ -137,8 +137,8 @@ def _ring(grid: SourceGrid, points: int, margin_px: float) -> tuple[Floats, Floa
     top, bottom = -margin_px, grid.height + margin_px
     across, down = left + along * (right - left), top + along * (bottom - top)
     back, up = right - along * (right - left), bottom - along * (bottom - top)
-    columns = [across, np.full(points, right), back, np.full(points, left), [left]]
-    rows = [np.full(points, top), down, np.full(points, bottom), up, [top]]
+    columns = [across, np.full(points, right), back, np.full(points, left), np.array([left])]
+    rows = [np.full(points, top), down, np.full(points, bottom), up, np.array([top])]
     return np.concatenate(columns), np.concatenate(rows)
 
 
@@ -219,9 +219,7 @@ def _sampled(placed: _Placed) -> Any:
         )
     limb_right = _limb(placed, mesh_columns, mesh_rows, lon, axis=1)
     limb_down = _limb(placed, mesh_columns, mesh_rows, lon, axis=0)
-    quads = [
-        (part[:-1, :-1], part[1:, :-1], part[1:, 1:], part[:-1, 1:]) for part in (lon, lat)
-    ]
+    quads = [(part[:-1, :-1], part[1:, :-1], part[1:, 1:], part[:-1, 1:]) for part in (lon, lat)]
     edges = [
         (right[:-1], right[1:], down[:, :-1], down[:, 1:])
         for right, down in zip(limb_right, limb_down, strict=True)
@@ -258,9 +256,7 @@ def _limb(
     return limb_lon, limb_lat
 
 
-def _boxes(
-    lon: Floats, lat: Floats, margin_deg: float
-) -> list[tuple[float, float, float, float]]:
+def _boxes(lon: Floats, lat: Floats, margin_deg: float) -> list[tuple[float, float, float, float]]:
     """West, south, east, north of the points of each quad, (8, n), NaN where there is none."""
     some = ~np.isnan(lon).all(axis=0)
     lon, lat = lon[:, some], lat[:, some]

@@ -120,9 +120,7 @@ def read_checked(name: str, doing: str) -> Iterator[None]:
     except (RasterioError, OSError, ValueError, SystemError) as error:
         if isinstance(error, InvalidInputError):
             raise
-        raise UnreadableSourceError(
-            f"{name}: cannot {doing}: {_root_message(error)}"
-        ) from error
+        raise UnreadableSourceError(f"{name}: cannot {doing}: {_root_message(error)}") from error
     finally:
         _captured.messages = outer
     lost = next((message for message in messages if _LOST_PIXELS.search(message)), None)
@@ -431,9 +429,7 @@ class RasterBand:
             (mask_band.grid.height, mask_band.grid.width, mask_band.grid.transform)
             != (self.grid.height, self.grid.width, self.grid.transform)
         ):
-            raise InvalidInputError(
-                f"{self.name}: its mask {mask_band.name} lies on another grid"
-            )
+            raise InvalidInputError(f"{self.name}: its mask {mask_band.name} lies on another grid")
 
     @property
     def name(self) -> str:

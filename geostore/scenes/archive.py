@@ -22,13 +22,13 @@ import tempfile
 import threading
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, BinaryIO, Protocol
+from typing import IO, Any, BinaryIO, Protocol
 
-from geostore.errors import InternalError, StorageFullError, UnreadableSourceError
+from geostore.errors import StorageFullError, UnreadableSourceError
 
 __all__ = [
     "COPY_BYTES",
@@ -101,11 +101,13 @@ def archive_kind(path: Path) -> str | None:
 
 
 def _decompressor(kind: str, path: Path) -> IO[bytes]:
-    if kind == "gz":
-        return gzip.open(path, "rb")
-    if kind == "bz2":
-        return bz2.open(path, "rb")
-    return lzma.open(path, "rb")
+    opened: dict[str, Callable[[Path], Any]] = {
+        "gz": gzip.GzipFile,
+        "bz2": bz2.BZ2File,
+        "xz": lzma.LZMAFile,
+    }
+    stream: IO[bytes] = opened[kind](path)
+    return stream
 
 
 @contextmanager
@@ -309,7 +311,7 @@ class _Checked(io.RawIOBase, BinaryIO):
         try:
             data = self._inner.read(size)
         except (zipfile.BadZipFile, zlib.error, EOFError, lzma.LZMAError, OSError) as error:
-            raise UnreadableSourceError(f"{self._shown}: {error or 'truncated'}") from error
+            raise UnreadableSourceError(f"{self._shown}: {str(error) or 'truncated'}") from error
         self._left -= len(data)
         if self._left < 0 or (self._left > 0 and not data and size != 0):
             raise UnreadableSourceError(
@@ -426,31 +428,37 @@ def _spool(path: Path, shown: str, kind: str) -> IO[bytes]:
     with storage_errors(shown):
         spool = temporary_file()
     try:
-        with _decompressor(kind, path) as inner:
-            total = 0
-            while True:
-                try:
-                    data = inner.read(COPY_BYTES)
-                except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
-                    raise UnreadableSourceError(
-                        f"{shown}: damaged or truncated {kind} data: {error}"
-                    ) from error
-                if not data:
-                    break
-                total += len(data)
-                if total > limit:
-                    raise UnreadableSourceError(
-                        f"{shown} inflates to more than {limit} bytes: this looks like a bomb;"
-                        " refusing the archive"
-                    )
-                with storage_errors(shown):
-                    spool.write(data)
+        total = 0
+        for data in _inflated(path, shown, kind):
+            total += len(data)
+            _refuse_bomb(total, limit, shown)
+            with storage_errors(shown):
+                spool.write(data)
         with storage_errors(shown):
             spool.flush()
     except BaseException:
         spool.close()
         raise
-    if total == 0:
-        spool.close()
-        raise InternalError(f"{shown}: empty tar reached the spool")
     return spool
+
+
+def _inflated(path: Path, shown: str, kind: str) -> Iterator[bytes]:
+    with _decompressor(kind, path) as inner:
+        while True:
+            try:
+                data = inner.read(COPY_BYTES)
+            except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+                raise UnreadableSourceError(
+                    f"{shown}: damaged or truncated {kind} data: {error}"
+                ) from error
+            if not data:
+                return
+            yield data
+
+
+def _refuse_bomb(total: int, limit: int, shown: str) -> None:
+    if total > limit:
+        raise UnreadableSourceError(
+            f"{shown} inflates to more than {limit} bytes: this looks like a bomb;"
+            " refusing the archive"
+        )

@@ -48,7 +48,7 @@ def find_sources(
         if Path(text).exists():
             named.append((text, True))
         elif glob.has_magic(text):
-            fitting = sorted(glob.glob(text, recursive=True))
+            fitting = sorted(glob.glob(text, recursive=True))  # noqa: PTH207 - any root, `~`-free
             if not fitting:
                 raise NotFoundError(f"{text}: no file fits the pattern")
             named.extend((one, False) for one in fitting)

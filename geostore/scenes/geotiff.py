@@ -43,9 +43,29 @@ _TEXT_SUFFIXES = (".asc", ".dem", ".hgt")
 # In archives only these count: pictures beside them (quick-looks) have no CRS.
 _SUFFIXES_IN_ARCHIVE = (".tif", ".tiff", ".jp2", ".img", ".ntf")
 
+# STAC's electro-optical extension, version 1.1 and 2.0.
 _COMMON_NAMES = frozenset(
-    "coastal blue green yellow red rededge rededge071 rededge075 rededge078 nir nir08 nir09"
-    " cirrus swir16 swir22 lwir lwir11 lwir12 pan".split()
+    {
+        "coastal",
+        "blue",
+        "green",
+        "yellow",
+        "red",
+        "rededge",
+        "rededge071",
+        "rededge075",
+        "rededge078",
+        "nir",
+        "nir08",
+        "nir09",
+        "cirrus",
+        "swir16",
+        "swir22",
+        "lwir",
+        "lwir11",
+        "lwir12",
+        "pan",
+    }
 )
 _BAND_NAME = re.compile(r"^[A-Za-z][A-Za-z0-9._-]{0,63}$")
 _SCENE_CHARACTERS = re.compile(r"[^A-Za-z0-9._-]+")
@@ -191,9 +211,7 @@ def _any_finite(transformer: Transformer, header: RasterHeader) -> bool:
     xs = [a * column + b * row + c for row in rows for column in columns]
     ys = [d * column + e * row + f for row in rows for column in columns]
     lons, lats = transformer.transform(xs, ys)
-    return any(
-        math.isfinite(lon) and abs(lat) <= 90.0 for lon, lat in zip(lons, lats, strict=True)
-    )
+    return any(math.isfinite(lon) and abs(lat) <= 90.0 for lon, lat in zip(lons, lats, strict=True))
 
 
 def _short_crs(crs: CRS) -> str:
@@ -210,9 +228,7 @@ def _short_tags(tags: dict[str, str]) -> dict[str, str]:
     return {name[:128]: value[:TAG_CHARACTERS_MAX] for name, value in kept}
 
 
-def _band_infos(
-    header: RasterHeader, resolution_m: float
-) -> Iterator[tuple[int, BandInfo]]:
+def _band_infos(header: RasterHeader, resolution_m: float) -> Iterator[tuple[int, BandInfo]]:
     """(number in the file, description) of each band that is not a mask."""
     taken: set[str] = set()
     generic = {f"B{number}" for number in range(1, len(header.bands) + 1)}
@@ -224,17 +240,20 @@ def _band_infos(
         if not _BAND_NAME.match(name) or name in taken or name in generic - {f"B{number}"}:
             name = f"B{number}"
         taken.add(name)
-        yield number, BandInfo(
-            name=name,
-            common_name=_common_name(band),
-            dtype=band.dtype,
-            nodata=band.nodata,
-            role=BandRole.CLASS if band.color == "palette" else BandRole.DATA,
-            scale=band.scale,
-            offset=band.offset,
-            unit=band.unit,
-            description=None if band.description is None else band.description[:500],
-            native_resolution_m=resolution_m,
+        yield (
+            number,
+            BandInfo(
+                name=name,
+                common_name=_common_name(band),
+                dtype=band.dtype,
+                nodata=band.nodata,
+                role=BandRole.CLASS if band.color == "palette" else BandRole.DATA,
+                scale=band.scale,
+                offset=band.offset,
+                unit=band.unit,
+                description=None if band.description is None else band.description[:500],
+                native_resolution_m=resolution_m,
+            ),
         )
 
 

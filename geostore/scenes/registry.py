@@ -110,29 +110,30 @@ def open_source(
             named).
         UnreadableSourceError: no reader claims it, or it is damaged, incomplete or hostile.
     """
-    with_options = options or ReadOptions()
     source = Source(path)
     try:
-        if reader is None:
-            chosen = _claimant(source)
-        else:
-            known = readers()
-            if reader not in known:
-                raise InvalidInputError(
-                    f"unknown reader {reader!r}: expected one of {', '.join(known)}"
-                    f"{_broken_text()}"
-                )
-            chosen = known[reader]
-        if chosen is None:
-            raise UnreadableSourceError(
-                f"{source.path}: no reader claims it; known are {', '.join(readers())}"
-                f"{_broken_text()}"
-            )
-        scenes = chosen.open(source, with_options)
-        if not scenes:
-            raise InternalError(f"{source.path}: reader {chosen.name} returned no scene")
+        scenes = _chosen(source, reader).open(source, options or ReadOptions())
     except BaseException:
         source.discard()
         raise
     source.close()
+    if not scenes:
+        raise InternalError(f"{source.path}: its reader returned no scene")
     return scenes
+
+
+def _chosen(source: Source, name: str | None) -> Reader:
+    if name is None:
+        claimant = _claimant(source)
+        if claimant is None:
+            raise UnreadableSourceError(
+                f"{source.path}: no reader claims it; known are {', '.join(readers())}"
+                f"{_broken_text()}"
+            )
+        return claimant
+    known = readers()
+    if name not in known:
+        raise InvalidInputError(
+            f"unknown reader {name!r}: expected one of {', '.join(known)}{_broken_text()}"
+        )
+    return known[name]

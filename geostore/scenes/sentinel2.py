@@ -132,7 +132,9 @@ _PRODUCT_XML = re.compile(
     r"^(?:(?P<root>[^/]+(?:/[^/]+)?)/)?"
     r"(?:MTD_MSI(?P<level>L1C|L2A)|S2[A-D]_[A-Z]{4}_MTD_SAF(?P<old_level>L1C|L2A)_[^/]+)\.xml$"
 )
-_GRANULE_XML = re.compile(r"^GRANULE/[^/]+/(?:MTD_TL|S2[A-D]_[A-Z]{4}_MTD_L(?:1C|2A)_TL_[^/]+)\.xml$")
+_GRANULE_XML = re.compile(
+    r"^GRANULE/[^/]+/(?:MTD_TL|S2[A-D]_[A-Z]{4}_MTD_L(?:1C|2A)_TL_[^/]+)\.xml$"
+)
 _IMAGE_ANYWHERE = re.compile(r"(?:^|/)GRANULE/[^/]+/IMG_DATA/.*\.jp2$", re.IGNORECASE)
 _PRODUCT_NAME = re.compile(r"^S2[A-D]_[A-Za-z0-9_.-]{8,250}$")
 _TILE = re.compile(r"_T(\d{2}[A-Z]{3})(?:_|$)")
@@ -243,7 +245,7 @@ def _parse_xml(source: Source, member: str) -> Element:
     content = source.open_bytes(member, XML_BYTES_MAX)
     try:
         root: Element = defusedxml.ElementTree.fromstring(content, forbid_dtd=True)
-    except (ParseError, defusedxml.DefusedXmlException, ValueError) as error:
+    except (ParseError, defusedxml.DefusedXmlException, ValueError, LookupError) as error:
         raise UnreadableSourceError(
             f"{source.shown(member)}: not readable as XML: {error}"
         ) from error
@@ -252,11 +254,7 @@ def _parse_xml(source: Source, member: str) -> Element:
 
 def _elements(root: Element, name: str) -> Iterator[Element]:
     """Every element of that local name: namespaces differ between issues of the format."""
-    return (
-        one
-        for one in root.iter()
-        if isinstance(one.tag, str) and one.tag.rpartition("}")[2] == name
-    )
+    return (one for one in root.iter() if one.tag.rpartition("}")[2] == name)
 
 
 def _text(root: Element | None, *names: str) -> str | None:
@@ -364,9 +362,7 @@ class _GranuleOpener:
             platform=(platform or f"Sentinel-{product_name[1:3]}").lower(),
             bands=bands,
             missing=tuple(
-                band.name
-                for band in self._reader.bands
-                if band.name not in self._granule.images
+                band.name for band in self._reader.bands if band.name not in self._granule.images
             ),
             previews=tuple(name for name in _PREVIEWS if name in self._granule.images),
             cloud=_cloud_layer(bands),

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any, BinaryIO, TypeVar
+from typing import IO, BinaryIO, Self, TypeVar
 
 from geostore.errors import (
     InternalError,
@@ -300,9 +300,7 @@ class Source:
             self._release()
 
         try:
-            file = RasterFile(
-                unpacked.path(), name=shown, localize=unpacked.path, on_close=release
-            )
+            file = RasterFile(unpacked.path(), name=shown, localize=unpacked.path, on_close=release)
         except BaseException:
             unpacked.close()
             raise
@@ -370,10 +368,10 @@ class Source:
                 raise InternalError(f"{self.path}: closed more often than opened")
         self._container.close()
 
-    def __enter__(self) -> Source:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exc_info: Any) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.close()
 
 
