@@ -1,5 +1,6 @@
 """The catalog: what a node remembers of its tiles, found by place, time, cloud and coverage."""
 
+from geostore.index.catalog import LmdbCatalog, open_catalog
 from geostore.index.entry import (
     CatalogEntry,
     DatasetSummary,
@@ -15,9 +16,11 @@ __all__ = [
     "Catalog",
     "CatalogEntry",
     "DatasetSummary",
+    "LmdbCatalog",
     "Record",
     "RecordChange",
     "StagedTile",
     "TileDetails",
     "entry_from",
+    "open_catalog",
 ]

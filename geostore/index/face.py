@@ -144,9 +144,7 @@ class Catalog(Protocol):
 
     def record_get(self, name: str) -> Record | None: ...
 
-    def record_compare_and_set(
-        self, name: str, expected_revision: int, value: bytes | None
-    ) -> int:
+    def record_compare_and_set(self, name: str, expected_revision: int, value: bytes | None) -> int:
         """Sets (or, with None, deletes) a record; returns its new revision (0 when deleted).
 
         `expected_revision` 0 means that it must not exist.

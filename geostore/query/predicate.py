@@ -38,7 +38,7 @@ def time_matches(
     time_us: npt.NDArray[np.int64], time_end_us: npt.NDArray[np.int64], span: TimeSpan
 ) -> Mask:
     """Closed intervals [time, time_end] and `span` overlap; no time (NULL_TIME) never does."""
-    mask = time_us != NULL_TIME
+    mask: Mask = time_us != NULL_TIME
     if span.end_us is not None:
         mask &= time_us <= span.end_us
     if span.start_us is not None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, cast, get_args
 
 from geostore.errors import InvalidInputError
 from geostore.types import TimeSpan
@@ -40,16 +39,17 @@ class PercentRange:
     maximum: float | None
 
     def __post_init__(self) -> None:
-        for side, bound in (("minimum", self.minimum), ("maximum", self.maximum)):
+        sides: tuple[tuple[str, object], ...] = (
+            ("minimum", self.minimum),
+            ("maximum", self.maximum),
+        )
+        for side, bound in sides:
             if bound is None:
                 continue
-            if isinstance(bound, bool) or not isinstance(bound, (int, float)):
+            number = isinstance(bound, (int, float)) and not isinstance(bound, bool)
+            if not number or not 0 <= cast("float", bound) <= 100:  # NaN is not within either
                 raise InvalidInputError(
                     f"percent range: {side} is {bound!r}, expected a number in 0..100"
-                )
-            if math.isnan(bound) or not 0 <= bound <= 100:
-                raise InvalidInputError(
-                    f"percent range: {side} is {bound:g}, expected a number in 0..100"
                 )
         if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
             raise InvalidInputError(
@@ -68,16 +68,17 @@ class PercentRange:
             InvalidInputError: unreadable, out of 0..100, or reversed.
         """
         first, dots, last = text.strip().partition("..")
+        unreadable = InvalidInputError(
+            f"percent range {text!r}: expected MIN..MAX in percent, either side may be"
+            " empty (..20, 95..)"
+        )
+        if not dots:
+            raise unreadable
         try:
-            if not dots:
-                raise ValueError
             minimum = float(first) if first.strip() else None
             maximum = float(last) if last.strip() else None
         except ValueError:
-            raise InvalidInputError(
-                f"percent range {text!r}: expected MIN..MAX in percent, either side may be"
-                " empty (..20, 95..)"
-            ) from None
+            raise unreadable from None
         return cls(minimum, maximum)
 
     def __str__(self) -> str:
@@ -86,7 +87,7 @@ class PercentRange:
         return f"{first}..{last}"
 
 
-def _check_texts(values: tuple[str, ...], what: str) -> None:
+def _check_texts(values: object, what: str) -> None:
     if not isinstance(values, tuple) or not all(isinstance(value, str) for value in values):
         raise InvalidInputError(f"{what}: got {values!r}, expected a tuple of names")
     if not all(values):
@@ -135,13 +136,21 @@ class Query:
             raise InvalidInputError(
                 f"sort {self.sort!r}: expected one of {', '.join(get_args(SortKey))}"
             )
-        if self.limit is not None and (
-            isinstance(self.limit, bool) or not isinstance(self.limit, int) or self.limit < 0
-        ):
-            raise InvalidInputError(f"limit {self.limit!r}: expected a whole number of 0 or more")
+        self._check_limit(self.limit)
+        for name in ("platform", "scene"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str):
+                raise InvalidInputError(f"{name} {value!r}: expected a name")
 
     @staticmethod
-    def _check_geocode(geocode: str) -> None:
+    def _check_limit(limit: object) -> None:
+        if limit is None:
+            return
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
+            raise InvalidInputError(f"limit {limit!r}: expected a whole number of 0 or more")
+
+    @staticmethod
+    def _check_geocode(geocode: object) -> None:
         if not isinstance(geocode, str) or len(geocode) > GEOCODE_LENGTH_MAX:
             raise InvalidInputError(
                 f"geocode {str(geocode)[:40]!r}: expected text of 1..{GEOCODE_LENGTH_MAX}"

@@ -1,0 +1,450 @@
+"""The catalog on LMDB (durable) and memory (searched): the first `Catalog`."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Self, TypeVar
+
+import numpy as np
+
+from geostore.errors import (
+    CorruptDataError,
+    InvalidInputError,
+    NotFoundError,
+    ReadOnlyError,
+    UnavailableError,
+)
+from geostore.index import operations
+from geostore.index.batching import GroupCommit
+from geostore.index.checking import problems
+from geostore.index.columns import Positions, Snapshot
+from geostore.index.entry import CatalogEntry, DatasetSummary, Record, StagedTile, TileDetails
+from geostore.index.environment import Databases, Environment, Transaction
+from geostore.index.face import BATCH_ROWS, Catalog, RecordChange
+from geostore.index.follower import Follower
+from geostore.index.memory import Selected
+from geostore.index.operations import PreparedEntry
+from geostore.index.packing import (
+    Group,
+    details_group,
+    key_prefix,
+    tile_key,
+    unpack_details,
+)
+from geostore.index.state import State
+from geostore.query import Cursor, Explain, Query, order_key
+from geostore.types import RowBatch, TileKey, TileRow, TileSchema
+
+__all__ = ["LmdbCatalog", "open_catalog"]
+
+DATASET_RECORDS = "dataset/"
+REBUILD_CHUNK = 1024
+GROUPS_KEPT = 1024
+
+Result = TypeVar("Result")
+
+
+class LmdbCatalog:
+    """See `Catalog`, whose methods these are.
+
+    Cheap to open twice: all catalogs of one directory in a process share one LMDB
+    environment and one memory. A forked child may go on reading; it cannot write.
+    """
+
+    def __init__(self, environment: Environment, *, writable: bool, node: str) -> None:
+        self._environment = environment
+        self._writable = writable
+        self._nodes = (node,)
+        self._pid = os.getpid()
+        self._closed = False
+        self._rebuilding = False
+        self._groups: dict[bytes, Group] = {}
+        self._stage = GroupCommit(self._stage_batches)
+        self._closing = threading.Lock()
+
+    @property
+    def directory(self) -> Path:
+        return self._environment.directory
+
+    @property
+    def writable(self) -> bool:
+        return self._writable
+
+    # ------------------------------------------------------------ transactions
+
+    @contextmanager
+    def _read(self) -> Iterator[tuple[Transaction[bytes], Databases]]:
+        self._check_open()
+        with self._environment.read() as opened:
+            yield opened
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise InvalidInputError(f"catalog {self.directory}: used after close()")
+
+    def _check_writable(self) -> None:
+        self._check_open()
+        if not self._writable:
+            raise ReadOnlyError(f"catalog {self.directory}: opened for reading only")
+        if os.getpid() != self._pid:
+            raise ReadOnlyError(
+                f"catalog {self.directory}: opened for writing by process {self._pid}, of which"
+                " this one is a fork; only that one may write"
+            )
+
+    def _write_tiles(self, operation: operations.Write[Result]) -> Result:
+        self._check_writable()
+        if self._rebuilding:
+            raise UnavailableError(f"catalog {self.directory}: a rebuild is under way")
+        return self._environment.write(operation)
+
+    @contextmanager
+    def _following(self) -> Iterator[tuple[Follower, Transaction[bytes], Databases]]:
+        """The shared memory, up to date with the transaction that is given with it."""
+        self._check_open()
+        with self._environment.memory_lock:
+            follower = self._environment.attachment
+            if not isinstance(follower, Follower):
+                follower = self._environment.attachment = Follower()
+            with self._environment.read() as (txn, db):
+                follower.refresh(txn, db)
+                yield follower, txn, db
+
+    # ------------------------------------------------------------ queries
+
+    def refresh(self) -> None:
+        with self._following():
+            pass
+
+    def _select(self, q: Query, explain: Explain) -> Selected:
+        with explain.stage("refresh"):
+            following = self._following()
+            follower, txn, db = following.__enter__()
+        try:
+            if q.datasets is not None:
+                self._check_datasets(q.datasets, follower, txn, db)
+            return follower.memory.select(q, explain)
+        finally:
+            following.__exit__(None, None, None)
+
+    @staticmethod
+    def _check_datasets(
+        names: Sequence[str], follower: Follower, txn: Transaction[bytes], db: Databases
+    ) -> None:
+        seen = follower.memory.columns.interners["dataset"].codes
+        for name in names:
+            if name in seen or operations.read_record(txn, db, DATASET_RECORDS + name):
+                continue
+            records = operations.record_names(txn, db, DATASET_RECORDS)
+            known = [record.removeprefix(DATASET_RECORDS) for record in records]
+            raise NotFoundError(
+                f"dataset {name!r} does not exist; known: {', '.join(known) or 'none'}"
+            )
+
+    def query(
+        self,
+        q: Query,
+        *,
+        batch_rows: int = BATCH_ROWS,
+        explain: Explain | None = None,
+        after: Cursor | None = None,
+    ) -> Iterator[RowBatch]:
+        if batch_rows < 1:
+            raise InvalidInputError(f"batch_rows {batch_rows}: expected 1 or more")
+        if after is not None:
+            after.check_sort(q.sort)
+        explain = explain or Explain()
+        selected = self._select(q, explain)
+        snapshot = selected.snapshot
+        with explain.stage("order"):
+            positions = snapshot.order(selected.positions, q.sort)
+            explain.add("sort", q.sort or "time", actual_rows=len(positions))
+            if after is not None:
+                positions = positions[self._rows_until(snapshot, positions, after) :]
+                explain.add("resume", "after the cursor", actual_rows=len(positions))
+            if q.limit is not None:
+                positions = positions[: q.limit]
+                explain.add("limit", str(q.limit), actual_rows=len(positions))
+        return self._batches(snapshot, positions, batch_rows)
+
+    def _batches(
+        self, snapshot: Snapshot, positions: Positions, batch_rows: int
+    ) -> Iterator[RowBatch]:
+        for start in range(0, len(positions), batch_rows):
+            yield snapshot.batch(positions[start : start + batch_rows], self._nodes)
+
+    def _rows_until(self, snapshot: Snapshot, positions: Positions, cursor: Cursor) -> int:
+        """How many of the ordered rows are not after the cursor; O(log n) rows are made."""
+        low, high = 0, len(positions)
+        while low < high:
+            middle = (low + high) // 2
+            row = snapshot.batch(positions[middle : middle + 1], self._nodes)
+            if order_key(row, 0, cursor.sort) <= cursor.key:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    def count(self, q: Query, *, explain: Explain | None = None) -> int:
+        matched = len(self._select(q, explain or Explain()).positions)
+        return matched if q.limit is None else min(matched, q.limit)
+
+    # ------------------------------------------------------------ single tiles
+
+    def _not_found(self, key: TileKey) -> NotFoundError:
+        return NotFoundError(
+            f"tile {key.geocode} of scene {key.scene!r} (version {key.version[:12]}) is not"
+            f" published in {self.directory}"
+        )
+
+    def tile(self, key: TileKey) -> TileRow:
+        with self._following() as (follower, txn, db):
+            row_id = txn.get(tile_key(key), db=db["published", State.read(txn, db).generation])
+            if row_id is None:
+                raise self._not_found(key)
+            columns = follower.memory.columns
+            positions = columns.find(np.array([int.from_bytes(row_id, "big")], dtype=np.int64))
+            snapshot = columns.snapshot()
+        return next(snapshot.batch(positions, self._nodes).rows())
+
+    def details(self, key: TileKey) -> TileDetails:
+        with self._read() as (txn, db):
+            generation = State.read(txn, db).generation
+            row_id = txn.get(tile_key(key), db=db["published", generation])
+            if row_id is None:
+                raise self._not_found(key)
+            # One copy, made under the transaction: the map may move or be reused after it.
+            value = txn.get(row_id, db=db["details", generation])
+            if value is None:
+                raise CorruptDataError(f"catalog {self.directory}: tile {key} has no details")
+            digest = details_group(value)
+            group = self._groups.get(digest)
+            if group is None:
+                group = operations.read_group(txn, db, generation, digest, properties=True)[0]
+        if len(self._groups) >= GROUPS_KEPT:
+            self._groups = {}
+        self._groups[digest] = group
+        return unpack_details(key, value, group)
+
+    def keys(
+        self, dataset_id: str | None = None, scene: str | None = None, version: str | None = None
+    ) -> list[TileKey]:
+        prefix = key_prefix(dataset_id, scene, version)
+        with self._read() as (txn, db):
+            return sorted(operations.published_keys(txn, db, prefix))
+
+    def checksum(self, key: TileKey) -> str | None:
+        with self._read() as (txn, db):
+            generation = State.read(txn, db).generation
+            return operations.stored_checksum(txn, db, generation, tile_key(key))
+
+    # ------------------------------------------------------------ changes
+
+    def stage(self, entries: Sequence[CatalogEntry]) -> list[str]:
+        prepared = operations.prepare(entries)
+        return self._stage.submit(prepared) if prepared else []
+
+    def _stage_batches(self, batches: Sequence[list[PreparedEntry]]) -> list[list[str]]:
+        return self._write_tiles(
+            lambda txn, db: [operations.put_staged(None, batch, txn, db) for batch in batches]
+        )
+
+    def staged(
+        self, dataset_id: str | None = None, scene: str | None = None, version: str | None = None
+    ) -> list[StagedTile]:
+        prefix = key_prefix(dataset_id, scene, version)
+        with self._read() as (txn, db):
+            found = operations.staged_tiles(txn, db, prefix)
+        return sorted(found, key=lambda tile: tile.key)
+
+    def unstage(
+        self, dataset_id: str, scene: str | None = None, version: str | None = None
+    ) -> list[TileKey]:
+        prefix = key_prefix(dataset_id, scene, version)
+        return sorted(self._write_tiles(lambda txn, db: operations.remove_staged(txn, db, prefix)))
+
+    def publish(
+        self,
+        dataset_id: str,
+        scene: str,
+        version: str,
+        replaced_version: str | None = None,
+        *,
+        cells: Sequence[str] | None = None,
+        record: RecordChange | None = None,
+    ) -> int:
+        prefix = key_prefix(dataset_id, scene, version)
+        replaced = (
+            None if replaced_version is None else key_prefix(dataset_id, scene, replaced_version)
+        )
+        wanted = None if cells is None else frozenset(cells)
+
+        def operation(txn: Transaction[bytes], db: Databases) -> int:
+            if record is not None:
+                operations.change_record(txn, db, record)
+            return operations.publish(txn, db, prefix, replaced, wanted)
+
+        return self._write_tiles(operation)
+
+    def remove(
+        self,
+        dataset_id: str,
+        scene: str | None = None,
+        version: str | None = None,
+        *,
+        record: RecordChange | None = None,
+    ) -> list[TileKey]:
+        prefix = key_prefix(dataset_id, scene, version)
+
+        def operation(txn: Transaction[bytes], db: Databases) -> list[TileKey]:
+            if record is not None:
+                operations.change_record(txn, db, record)
+            operations.remove_staged(txn, db, prefix)
+            removed, state = operations.remove_published(txn, db, State.read(txn, db), prefix)
+            state.write(txn, db)
+            return removed
+
+        return sorted(self._write_tiles(operation))
+
+    # ------------------------------------------------------------ records
+
+    def record_get(self, name: str) -> Record | None:
+        with self._read() as (txn, db):
+            return operations.read_record(txn, db, name)
+
+    def record_compare_and_set(self, name: str, expected_revision: int, value: bytes | None) -> int:
+        self._check_writable()
+        change = RecordChange(name, expected_revision, value)
+        return self._environment.write(lambda txn, db: operations.change_record(txn, db, change))
+
+    def record_names(self, prefix: str = "") -> list[str]:
+        with self._read() as (txn, db):
+            return operations.record_names(txn, db, prefix)
+
+    # ------------------------------------------------------------ overviews
+
+    def schemas(self, datasets: Sequence[str] | None = None) -> list[TileSchema]:
+        q = Query(datasets=None if datasets is None else tuple(datasets))
+        selected = self._select(q, Explain())
+        codes = np.unique(selected.snapshot.columns["schema"][selected.positions])
+        found: list[TileSchema] = selected.snapshot.values["schema"][codes].tolist()
+        return sorted(found, key=lambda schema: schema.digest)
+
+    def summary(self) -> list[DatasetSummary]:
+        snapshot = self._select(Query(), Explain()).snapshot
+        codes = snapshot.columns["dataset_id"][snapshot.alive]
+        names = snapshot.columns["dataset"][snapshot.alive]
+        sizes = snapshot.columns["bytes"][snapshot.alive]
+        found = []
+        for code in np.unique(codes).tolist():
+            own = codes == code
+            found.append(
+                DatasetSummary(
+                    dataset_id=snapshot.values["dataset_id"][code],
+                    dataset=snapshot.values["dataset"][names[own][0]],
+                    tiles=int(own.sum()),
+                    bytes=int(sizes[own].sum()),
+                )
+            )
+        return sorted(found, key=lambda each: (each.dataset, each.dataset_id))
+
+    # ------------------------------------------------------------ whole
+
+    def rebuild(
+        self, published: Iterable[CatalogEntry], staged: Iterable[CatalogEntry] = ()
+    ) -> int:
+        self._check_writable()
+        with self._environment.write_lock:
+            if self._rebuilding:
+                raise UnavailableError(f"catalog {self.directory}: a rebuild is under way")
+            self._rebuilding = True
+        try:
+            return self._rebuild(published, staged)
+        finally:
+            self._rebuilding = False
+
+    def _rebuild(self, published: Iterable[CatalogEntry], staged: Iterable[CatalogEntry]) -> int:
+        """Fills the databases that are not served, then lets one small transaction switch.
+
+        The entries are taken from the iterators between transactions: they may read files,
+        fork, or query this catalog.
+        """
+
+        def begin(txn: Transaction[bytes], db: Databases) -> State:
+            state = State.read(txn, db)
+            db.clear(txn, state.generation + 1)  # leavings of a rebuild that was cut off
+            return State(state.generation + 1, state.next_row_id)
+
+        write = self._environment.write
+        state = write(begin)
+        for chunk in _chunks(published):
+            state = write(partial(operations.put_published, state, operations.prepare(chunk)))
+        for chunk in _chunks(staged):
+            write(partial(operations.put_staged, state, operations.prepare(chunk)))
+        filled = state
+
+        def switch(txn: Transaction[bytes], db: Databases) -> int:
+            before = State.read(txn, db)
+            after = State(
+                filled.generation, filled.next_row_id, before.removed_next, before.removed_next
+            )
+            txn.drop(db["removed"], delete=False)
+            db.clear(txn, before.generation)
+            after.write(txn, db)
+            return txn.stat(db["published", after.generation])["entries"]
+
+        return write(switch)
+
+    def check(self) -> list[str]:
+        with self._following() as (follower, txn, db):
+            return problems(follower, txn, db)
+
+    def close(self) -> None:
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+        self._environment.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _chunks(entries: Iterable[CatalogEntry]) -> Iterator[list[CatalogEntry]]:
+    iterator = iter(entries)
+    while chunk := list(islice(iterator, REBUILD_CHUNK)):
+        yield chunk
+
+
+def open_catalog(
+    directory: str | os.PathLike[str],
+    *,
+    writable: bool,
+    node: str = "local",
+    map_bytes: int | None = None,
+) -> LmdbCatalog:
+    """The catalog in a directory of its own; `writable` makes it where there is none.
+
+    The caller sees to it that only one process opens it writable at a time. `node` is what
+    rows say holds them. `map_bytes` is the address space taken at first; it grows by itself.
+
+    Raises:
+        StoreFormatError: there is no catalog, it is of a newer format, or the file is
+            something else.
+        CorruptDataError: the file is damaged.
+        ReadOnlyError: no permission.
+        StorageFullError: the disk is full.
+    """
+    environment = Environment.share(Path(directory), create=writable, map_bytes=map_bytes)
+    catalog: Catalog = LmdbCatalog(environment, writable=writable, node=node)
+    assert isinstance(catalog, LmdbCatalog)
+    return catalog

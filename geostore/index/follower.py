@@ -1,0 +1,177 @@
+"""Keeps the catalog in memory in step with its LMDB file, whoever writes that.
+
+A follower remembers the counters it has seen. New rows have greater ids; rows that went
+are in the removal log; a rebuild raises the generation. So a refresh costs one small read
+when nothing happened, and what is new otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+
+from geostore.errors import CorruptDataError
+from geostore.index.environment import Databases, Transaction
+from geostore.index.memory import Memory
+from geostore.index.operations import entries_under, read_group
+from geostore.index.packing import PREFIX_BYTES, unpack_rows
+from geostore.index.state import State, pack_id, unpack_id
+from geostore.types import SchemeName, TileSchema
+
+__all__ = ["Follower"]
+
+logger = logging.getLogger(__name__)
+
+GROUP_BYTES = PREFIX_BYTES // 3
+CHUNK_ROWS = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class _GroupCodes:
+    """A group's codes in the interned columns."""
+
+    codes: tuple[int, int, int, int, int, int]
+    """dataset_id, dataset, scene, version, schema, platform."""
+    scheme: SchemeName
+
+
+GROUP_COLUMNS = ("dataset_id", "dataset", "scene", "version", "schema", "platform")
+
+
+class Follower:
+    """The memory of one catalog file. The caller holds the environment's memory lock."""
+
+    def __init__(self) -> None:
+        self.memory = Memory()
+        self.seen: State | None = None
+        self.schemas: dict[str, TileSchema] = {}
+        self._groups: dict[bytes, _GroupCodes] = {}
+
+    def refresh(self, txn: Transaction[bytes], db: Databases) -> None:
+        """Takes in all that was committed before `txn` began.
+
+        Raises:
+            CorruptDataError: the file does not read; memory is then loaded anew next time.
+        """
+        state = State.read(txn, db)
+        seen = self.seen
+        if seen == state:
+            return
+        if (
+            seen is None
+            or seen.generation != state.generation
+            or seen.removed_next < state.removed_floor
+            or self.memory.is_mostly_dead
+        ):
+            self.memory = Memory()
+            self._groups = {}
+            seen = State(state.generation, 1, state.removed_next, state.removed_floor)
+        self.seen = None  # a failure on the way leaves half: the next refresh starts over
+        self._take_rows(txn, db, seen.next_row_id, state)
+        self._take_removals(txn, db, seen.removed_next, state)
+        self.seen = state
+
+    def _take_rows(self, txn: Transaction[bytes], db: Databases, first: int, state: State) -> None:
+        if first == state.next_row_id:
+            return
+        ids: list[int] = []
+        rows: list[bytes] = []
+        with txn.cursor(db["rows", state.generation]) as cursor:
+            found = cursor.set_range(pack_id(first))
+            while found:
+                key, value = cursor.item()
+                ids.append(unpack_id(key))
+                rows.append(value)
+                if len(rows) == CHUNK_ROWS:
+                    self._append(txn, db, state.generation, ids, rows)
+                    ids, rows = [], []
+                found = cursor.next()
+        if rows:
+            self._append(txn, db, state.generation, ids, rows)
+        logger.debug("catalog rows=%d live=%d", self.memory.columns.count, self.memory.columns.live)
+
+    def _take_removals(
+        self, txn: Transaction[bytes], db: Databases, first: int, state: State
+    ) -> None:
+        for number in range(first, state.removed_next):
+            value = txn.get(pack_id(number), db=db["removed"])
+            if value is None:
+                raise CorruptDataError(f"catalog: entry {number} of the removal log is missing")
+            self.memory.columns.kill(np.frombuffer(value, dtype="<u8").astype(np.int64))
+
+    def _append(
+        self,
+        txn: Transaction[bytes],
+        db: Databases,
+        generation: int,
+        ids: list[int],
+        rows: list[bytes],
+    ) -> None:
+        table = unpack_rows(rows)
+        columns = self.memory.columns
+        groups = self._groups
+        cell_code = columns.interners["cell"].code
+        codes = np.empty((len(rows), len(GROUP_COLUMNS)), dtype=np.int32)
+        cells = np.empty(len(rows), dtype=np.int32)
+        for i, (row, geocode) in enumerate(zip(rows, table["geocode"].tolist(), strict=True)):
+            digest = row[:GROUP_BYTES]
+            group = groups.get(digest)
+            if group is None:
+                group = groups[digest] = self._learn_group(txn, db, generation, digest)
+            codes[i] = group.codes
+            text = geocode.decode("ascii")
+            cells[i] = cell_code((group.scheme, text), text)
+        block = {name: codes[:, i] for i, name in enumerate(GROUP_COLUMNS)}
+        block["cell"] = cells
+        block["row_id"] = np.array(ids, dtype=np.int64)
+        for name in ("time_us", "time_end_us", "pixel_coverage", "cloud_cover", "bytes"):
+            block[name] = table[name]
+        columns.append(block)
+
+    def _learn_group(
+        self, txn: Transaction[bytes], db: Databases, generation: int, digest: bytes
+    ) -> _GroupCodes:
+        group, _ = read_group(txn, db, generation, digest)
+        schema = self.schemas.get(group.schema)
+        if schema is None:
+            schema = self.schemas[group.schema] = read_schema(txn, db, group.schema)
+        interners = self.memory.columns.interners
+        texts = (group.dataset_id, group.dataset, group.scene, group.version)
+        of_texts = [
+            interners[name].code(text, text)
+            for name, text in zip(GROUP_COLUMNS[:4], texts, strict=True)
+        ]
+        return _GroupCodes(
+            (
+                of_texts[0],
+                of_texts[1],
+                of_texts[2],
+                of_texts[3],
+                interners["schema"].code(group.schema, schema),
+                interners["platform"].code(group.platform, group.platform),
+            ),
+            schema.scheme,
+        )
+
+
+def read_schema(txn: Transaction[bytes], db: Databases, digest: str) -> TileSchema:
+    """
+    Raises:
+        CorruptDataError: there is no schema of that digest, or it does not read.
+    """
+    text = txn.get(digest.encode(), db=db["schemas"])
+    try:
+        schema = TileSchema.from_json(json.loads(text or b""))
+    except (ValueError, TypeError, KeyError) as error:
+        raise CorruptDataError(f"catalog: schema {digest} does not read: {error}") from None
+    if schema.digest != digest:
+        raise CorruptDataError(f"catalog: schema {digest} reads as {schema.digest}")
+    return schema
+
+
+def all_rows(txn: Transaction[bytes], db: Databases, generation: int) -> dict[int, bytes]:
+    """Row id to packed row, for checks."""
+    return {unpack_id(key): value for key, value in entries_under(txn, db["rows", generation], b"")}

@@ -1,0 +1,356 @@
+"""How tiles lie in the catalog's key-value store.
+
+Keys of tiles are three 16-byte BLAKE2b digests (dataset id, scene, version) and the
+geocode: fixed in length whatever a scene is called (LMDB keys end at 511 bytes), and a
+prefix of one names a whole dataset, scene or version. What the tiles of a scene have in
+common (names, schema, properties) is one *group*, named by the digest of its content.
+
+Row, 88 bytes, little-endian (ROW_DTYPE): all that a query needs, fixed in size so that
+100,000 of them are read as one numpy array. The last 8 bytes are the XXH3-64 of the rest.
+
+Details, little-endian: header (DETAILS_HEADER), the block table (24 bytes an entry), five
+float64 a band of statistics (NaN = none), 101 uint64 of histogram if there is one; the
+header's first 8 bytes are the XXH3-64 of all that follows them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import struct
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from geostore.errors import CorruptDataError, InvalidInputError
+from geostore.index.entry import CatalogEntry, TileDetails
+from geostore.types import BLOCK_DTYPE, NULL_TIME, BandStatistics, TileKey
+
+__all__ = [
+    "GEOCODE_BYTES",
+    "PREFIX_BYTES",
+    "ROW_BYTES",
+    "ROW_DTYPE",
+    "Group",
+    "details_checksum",
+    "details_size",
+    "key_prefix",
+    "pack_details",
+    "pack_row",
+    "row_group",
+    "tile_key",
+    "unpack_details",
+    "unpack_rows",
+]
+
+DIGEST_BYTES = 16
+PREFIX_BYTES = 3 * DIGEST_BYTES
+GEOCODE_BYTES = 28
+
+ROW_DTYPE = np.dtype(
+    [
+        ("group", "V16"),
+        ("geocode", f"S{GEOCODE_BYTES}"),
+        ("pixel_coverage", "<f4"),
+        ("time_us", "<i8"),
+        ("time_end_us", "<i8"),
+        ("bytes", "<i8"),
+        ("cloud_cover", "<f4"),
+        ("reserved", "<u4"),
+        ("checksum", "<u8"),
+    ]
+)
+ROW_BYTES = ROW_DTYPE.itemsize
+_CHECKED_BYTES = ROW_BYTES - 8
+_ROW = struct.Struct(f"<16s{GEOCODE_BYTES}sfqqqfI")
+
+DETAILS_HEADER = struct.Struct("<QHHIIq16s16s4x")
+"""XXH3-64 of the rest; version; flags; blocks; bands; file bytes; file checksum; group."""
+DETAILS_VERSION = 1
+HAS_HISTOGRAM = 1
+HISTOGRAM_BINS = 101
+
+
+@lru_cache(maxsize=4096)
+def _digest(text: str) -> bytes:
+    # surrogatepass: a file name that is no UTF-8 reaches Python as lone surrogates.
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=DIGEST_BYTES).digest()
+
+
+def key_prefix(
+    dataset_id: str | None = None, scene: str | None = None, version: str | None = None
+) -> bytes:
+    """What the keys of all tiles of a dataset, scene or version begin with.
+
+    Raises:
+        InvalidInputError: a scene without its dataset, or a version without its scene.
+    """
+    parts = (dataset_id, scene, version)
+    given = [part for part in parts if part is not None]
+    if tuple(given) != parts[: len(given)]:
+        raise InvalidInputError(
+            f"tiles of dataset {dataset_id}, scene {scene}, version {version}: a scene needs its"
+            " dataset and a version its scene"
+        )
+    return b"".join(_digest(part) for part in given)
+
+
+def tile_key(key: TileKey) -> bytes:
+    """The store's key of a tile."""
+    geocode = key.geocode.encode("ascii", "replace")
+    return key_prefix(key.dataset_id, key.scene, key.version) + geocode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """What tiles of one scene version have in common, stored once."""
+
+    dataset_id: str
+    dataset: str
+    scene: str
+    version: str
+    platform: str | None
+    schema: str
+    """Digest of the TileSchema."""
+    cloud_method: str | None
+    properties: dict[str, Any]
+
+    @classmethod
+    def of(cls, entry: CatalogEntry) -> Self:
+        meta = entry.meta
+        return cls(
+            dataset_id=meta.key.dataset_id,
+            dataset=meta.dataset,
+            scene=meta.key.scene,
+            version=meta.key.version,
+            platform=meta.platform,
+            schema=meta.schema.digest,
+            cloud_method=meta.cloud_method,
+            properties=meta.properties,
+        )
+
+    def encode(self) -> tuple[bytes, bytes, bytes]:
+        """(digest, head, properties): head is what every query needs, both are JSON.
+
+        Raises:
+            InvalidInputError: properties that are not JSON.
+        """
+        head = json.dumps(
+            [
+                self.dataset_id,
+                self.dataset,
+                self.scene,
+                self.version,
+                self.platform,
+                self.schema,
+                self.cloud_method,
+            ]
+        ).encode()
+        try:
+            properties = json.dumps(self.properties, sort_keys=True).encode()
+        except (TypeError, ValueError) as error:
+            raise InvalidInputError(
+                f"scene {self.scene!r}: properties are not JSON: {error}"
+            ) from None
+        both = hashlib.blake2b(head, digest_size=DIGEST_BYTES)
+        both.update(b"\0" + properties)
+        return both.digest(), head, properties
+
+    @classmethod
+    def decode(cls, head: bytes, properties: bytes = b"{}") -> Self:
+        """
+        Raises:
+            CorruptDataError: not what `encode` wrote.
+        """
+        try:
+            dataset_id, dataset, scene, version, platform, schema, method = json.loads(head)
+            return cls(
+                dataset_id=dataset_id,
+                dataset=dataset,
+                scene=scene,
+                version=version,
+                platform=platform,
+                schema=schema,
+                cloud_method=method,
+                properties=json.loads(properties),
+            )
+        except ValueError as error:
+            raise CorruptDataError(f"catalog: a scene's entry does not read: {error}") from None
+
+
+def pack_row(entry: CatalogEntry, group: bytes) -> bytes:
+    """The entry's row.
+
+    Raises:
+        InvalidInputError: a geocode that no scheme makes, or a number out of range.
+    """
+    meta = entry.meta
+    geocode = meta.key.geocode.encode("ascii", "replace")
+    if not 0 < len(geocode) <= GEOCODE_BYTES or not geocode.isalnum():
+        raise InvalidInputError(
+            f"geocode {meta.key.geocode[:40]!r}: expected 1..{GEOCODE_BYTES} letters and digits"
+        )
+    if not 0 <= meta.pixel_coverage <= 100 or not (
+        meta.cloud_cover is None or 0 <= meta.cloud_cover <= 100
+    ):
+        raise InvalidInputError(
+            f"tile {meta.key}: pixel coverage {meta.pixel_coverage}, cloud cover"
+            f" {meta.cloud_cover}; expected percent in 0..100"
+        )
+    try:
+        packed = _ROW.pack(
+            group,
+            geocode,
+            meta.pixel_coverage,
+            NULL_TIME if meta.time_us is None else meta.time_us,
+            NULL_TIME if meta.time_end_us is None else meta.time_end_us,
+            entry.bytes,
+            math.nan if meta.cloud_cover is None else meta.cloud_cover,
+            0,
+        )
+    except struct.error as error:
+        raise InvalidInputError(f"tile {meta.key}: {error}") from None
+    return packed + struct.pack("<Q", xxhash.xxh3_64_intdigest(packed))
+
+
+def row_group(row: bytes) -> bytes:
+    """The group's digest in a packed row."""
+    return row[:DIGEST_BYTES]
+
+
+def unpack_rows(rows: list[bytes]) -> npt.NDArray[np.void]:
+    """Packed rows as one array of ROW_DTYPE, every checksum verified.
+
+    Raises:
+        CorruptDataError: a row of another size or checksum.
+    """
+    joined = b"".join(rows)
+    if len(joined) != ROW_BYTES * len(rows):
+        raise CorruptDataError(f"catalog: a row is not {ROW_BYTES} bytes long")
+    table = np.frombuffer(joined, dtype=ROW_DTYPE)
+    digest = xxhash.xxh3_64_intdigest
+    expected = np.fromiter(
+        (digest(row[:_CHECKED_BYTES]) for row in rows), dtype=np.uint64, count=len(rows)
+    )
+    if not np.array_equal(expected, table["checksum"]):
+        raise CorruptDataError("catalog: a row does not match its checksum")
+    return table
+
+
+_STATISTICS = ("minimum", "maximum", "mean", "p01", "p99")
+
+
+def pack_details(entry: CatalogEntry, group: bytes) -> bytes:
+    """The entry's details.
+
+    Raises:
+        InvalidInputError: a checksum that is not 32 hex digits, or a histogram of other than
+            101 bins.
+    """
+    meta = entry.meta
+    try:
+        checksum = bytes.fromhex(entry.checksum)
+    except ValueError:
+        checksum = b""
+    if len(checksum) != 16:
+        raise InvalidInputError(
+            f"tile {meta.key}: checksum {entry.checksum!r}, expected 32 hex digits"
+        )
+    numbers = np.array(
+        [
+            [math.nan if (value := getattr(band, name)) is None else value for name in _STATISTICS]
+            for band in meta.statistics
+        ],
+        dtype="<f8",
+    )
+    parts = [entry.blocks.tobytes(), numbers.tobytes()]
+    flags = 0
+    if meta.cloud_histogram is not None:
+        if len(meta.cloud_histogram) != HISTOGRAM_BINS:
+            raise InvalidInputError(
+                f"tile {meta.key}: histogram of {len(meta.cloud_histogram)} bins,"
+                f" expected {HISTOGRAM_BINS}"
+            )
+        flags |= HAS_HISTOGRAM
+        parts.append(np.array(meta.cloud_histogram, dtype="<u8").tobytes())
+    header = DETAILS_HEADER.pack(
+        0,
+        DETAILS_VERSION,
+        flags,
+        len(entry.blocks),
+        len(meta.statistics),
+        entry.bytes,
+        checksum,
+        group,
+    )
+    body = b"".join([header[8:], *parts])
+    return struct.pack("<Q", xxhash.xxh3_64_intdigest(body)) + body
+
+
+def _read_header(key: TileKey | None, value: bytes) -> tuple[int, int, int, int, str, bytes]:
+    """(flags, blocks, bands, file bytes, file checksum, group), the value being verified."""
+    where = "a tile" if key is None else f"tile {key.geocode} of scene {key.scene!r}"
+    if len(value) < DETAILS_HEADER.size:
+        raise CorruptDataError(f"catalog: details of {where} are only {len(value)} bytes long")
+    stored, version, flags, blocks, bands, size, checksum, group = DETAILS_HEADER.unpack_from(value)
+    if stored != xxhash.xxh3_64_intdigest(memoryview(value)[8:]):
+        raise CorruptDataError(f"catalog: details of {where} do not match their checksum")
+    if version != DETAILS_VERSION:
+        raise CorruptDataError(
+            f"catalog: details of {where} have version {version}, expected {DETAILS_VERSION}"
+        )
+    return flags, blocks, bands, size, checksum.hex(), group
+
+
+def details_checksum(value: bytes) -> str:
+    """The tile file's checksum, from packed details."""
+    return _read_header(None, value)[4]
+
+
+def details_size(value: bytes) -> int:
+    """The tile file's size in bytes, from packed details."""
+    return _read_header(None, value)[3]
+
+
+def details_group(value: bytes) -> bytes:
+    """The group's digest, from packed details."""
+    return _read_header(None, value)[5]
+
+
+def unpack_details(key: TileKey, value: bytes, group: Group) -> TileDetails:
+    """Packed details as a value; the block table is a view on `value`, not a copy.
+
+    Raises:
+        CorruptDataError: not what `pack_details` wrote.
+    """
+    flags, blocks, bands, size, checksum, _ = _read_header(key, value)
+    table_end = DETAILS_HEADER.size + blocks * BLOCK_DTYPE.itemsize
+    numbers = np.frombuffer(value, "<f8", count=bands * len(_STATISTICS), offset=table_end)
+    histogram = None
+    if flags & HAS_HISTOGRAM:
+        bins = np.frombuffer(value, "<u8", count=HISTOGRAM_BINS, offset=table_end + numbers.nbytes)
+        histogram = tuple(int(count) for count in bins)
+    rows = numbers.reshape(bands, len(_STATISTICS)).tolist()
+    return TileDetails(
+        key=key,
+        blocks=np.frombuffer(value, BLOCK_DTYPE, count=blocks, offset=DETAILS_HEADER.size),
+        statistics=tuple(
+            BandStatistics(
+                **{
+                    name: None if math.isnan(number) else number
+                    for name, number in zip(_STATISTICS, row, strict=True)
+                }
+            )
+            for row in rows
+        ),
+        cloud_histogram=histogram,
+        cloud_method=group.cloud_method,
+        checksum=checksum,
+        bytes=size,
+        properties=group.properties,
+    )
