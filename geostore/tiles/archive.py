@@ -89,8 +89,6 @@ def archive_parts(members: Sequence[Member], comment_bytes: int) -> list[bytes |
         directory += name
     directory_start = sum(len(part) for part in parts)
     count = len(members)
-    end = _END.pack(
-        b"PK\5\6", 0, 0, count, count, len(directory), directory_start, comment_bytes
-    )
+    end = _END.pack(b"PK\5\6", 0, 0, count, count, len(directory), directory_start, comment_bytes)
     parts += (bytes(directory), end)
     return parts

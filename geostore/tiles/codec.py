@@ -21,6 +21,7 @@ from geostore.types import Codec
 
 __all__ = [
     "CODEC_SETTINGS",
+    "COORDINATE_SETTINGS",
     "BlockBytes",
     "CodecSettings",
     "decode_block",
@@ -29,6 +30,9 @@ __all__ = [
 ]
 
 BlockBytes = bytes | bytearray | memoryview
+
+# Its stubs know neither arrays as input nor as `out`.
+_imagecodecs: Any = imagecodecs
 
 _HEADER = struct.Struct("<BBBBIII")
 _BLOSC_VERSION = 2
@@ -45,9 +49,12 @@ class CodecSettings:
     shuffle: Literal["noshuffle", "shuffle", "bitshuffle"]
     block_bytes: int
     """Blosc's inner block: what one call of the compressor sees; 0 lets Blosc choose."""
+    order: Literal["C", "F"]
+    """How a block's pixels follow each other: "C" row by row, "F" column by column. A warp onto
+    degrees takes many source columns twice; column by column the copy is one long match."""
 
     def to_zarr(self) -> dict[str, Any]:
-        """The `compressor` entry of a Zarr version 2 array."""
+        """The `compressor` entry of a Zarr version 2 array (`order` is an entry of its own)."""
         return {
             "id": "blosc",
             "cname": self.compressor,
@@ -57,18 +64,23 @@ class CodecSettings:
         }
 
 
-# By codec; the second of a pair is for one-byte items, where a byte shuffle does nothing.
-# Chosen by tests/benchmarks/bench_tile_format.py; figures in docs/decisions/0001.
+# By codec: for items of two bytes and more, and for one-byte items, where a byte shuffle does
+# nothing and class codes and masks repeat. Chosen by tests/benchmarks/bench_tile_format.py
+# (docs/decisions/0001). `order` is part of format version 1, since it says how decoded bytes
+# are laid out; the rest may change, a Blosc buffer says itself how it is decoded.
 CODEC_SETTINGS: dict[Codec, tuple[CodecSettings, CodecSettings]] = {
     "fast": (
-        CodecSettings("lz4", 5, "shuffle", 128 << 10),
-        CodecSettings("lz4", 5, "bitshuffle", 128 << 10),
+        CodecSettings("lz4", 9, "shuffle", 128 << 10, "C"),
+        CodecSettings("lz4hc", 3, "noshuffle", 128 << 10, "C"),
     ),
     "small": (
-        CodecSettings("zstd", 1, "bitshuffle", 256 << 10),
-        CodecSettings("zstd", 1, "bitshuffle", 256 << 10),
+        CodecSettings("lz4hc", 5, "shuffle", 128 << 10, "F"),
+        CodecSettings("zstd", 3, "noshuffle", 512 << 10, "C"),
     ),
 }
+
+# Evenly spaced float64: their low bits repeat, which only a bit shuffle shows the compressor.
+COORDINATE_SETTINGS = CodecSettings("zstd", 9, "bitshuffle", 0, "C")
 
 
 def settings_for(codec: Codec, itemsize: int) -> CodecSettings:
@@ -82,7 +94,7 @@ def encode_block(block: npt.NDArray[Any], settings: CodecSettings) -> bytes:
 
     One thread (callers encode several tiles at once), and the interpreter's lock is released.
     """
-    encoded: bytes = imagecodecs.blosc_encode(
+    encoded: bytes = _imagecodecs.blosc_encode(
         block,
         level=settings.level,
         compressor=settings.compressor,
@@ -124,10 +136,8 @@ def decode_block(encoded: BlockBytes, out: npt.NDArray[Any], what: str) -> None:
         )
     flat = out.reshape(-1).view(np.uint8)
     try:
-        written = imagecodecs.blosc_decode(encoded, numthreads=1, out=flat)
+        written = _imagecodecs.blosc_decode(encoded, numthreads=1, out=flat)
     except RuntimeError as error:  # imagecodecs' BloscError
         raise CorruptDataError(f"{what}: Blosc cannot decode it ({error})") from None
     if written.size != flat.size:
-        raise CorruptDataError(
-            f"{what}: decoded to {written.size} bytes, expected {flat.size}"
-        )
+        raise CorruptDataError(f"{what}: decoded to {written.size} bytes, expected {flat.size}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +13,12 @@ import xxhash
 from geostore.errors import InvalidInputError
 from geostore.grid import cell_window
 from geostore.tiles.archive import Member, archive_parts, member_offsets
-from geostore.tiles.codec import encode_block, settings_for
+from geostore.tiles.codec import (
+    COORDINATE_SETTINGS,
+    CodecSettings,
+    encode_block,
+    settings_for,
+)
 from geostore.tiles.hierarchy import (
     BLOCK_TABLE,
     array_members,
@@ -69,9 +75,7 @@ def encode_tile(meta: TileMeta, pixels: TilePixels) -> EncodedTile:
     draft.head += group_members("", root)
     attributes = {"_ARRAY_DIMENSIONS": ["block", "field"], "fields": BLOCK_DTYPE.descr}
     shape = (len(table), BLOCK_DTYPE.itemsize // 8)
-    draft.head += array_members(
-        BLOCK_TABLE, np.dtype("<u8"), shape, shape, None, None, attributes
-    )
+    draft.head += array_members(BLOCK_TABLE, np.dtype("<u8"), shape, shape, None, None, attributes)
     table_member = Member(f"{BLOCK_TABLE}/0.0", bytearray(table.nbytes))
     draft.head.append(table_member)
     for group_index in range(len(schema.groups)):
@@ -115,9 +119,7 @@ def _finish(
     ).to_bytes()
     whole.update(trailer)
     parts.append(trailer)
-    return EncodedTile(
-        meta=meta, payload=b"".join(parts), checksum=whole.hexdigest(), blocks=table
-    )
+    return EncodedTile(meta=meta, payload=b"".join(parts), checksum=whole.hexdigest(), blocks=table)
 
 
 def _check_pixels(schema: TileSchema, pixels: TilePixels) -> None:
@@ -156,7 +158,7 @@ def _draft_group(
     layout = schema.groups[group_index]
     names = array_names(layout.bands)
     crs = _draft_coordinates(draft, meta, layout)
-    valid = _draft_masks_plan(pixels.masks[group_index], names)
+    valid = _plan_masks(pixels.masks[group_index], names)
     blocks = (layout.block_height, layout.block_width)
     shape = (layout.height, layout.width)
     for band_index, (band, name) in enumerate(zip(layout.bands, names, strict=True)):
@@ -185,7 +187,6 @@ def _draft_coordinates(draft: _Draft, meta: TileMeta, layout: GroupLayout) -> st
     draft.head += group_members(
         layout.name, {"resolution_m": layout.resolution_m, "crs": window.crs}
     )
-    settings = settings_for(schema.codec, 8)
     for axis, start, step, size in (
         ("y", top, step_y, layout.height),
         ("x", left, step_x, layout.width),
@@ -194,9 +195,9 @@ def _draft_coordinates(draft: _Draft, meta: TileMeta, layout: GroupLayout) -> st
         path = f"{layout.name}/{axis}"
         attributes = {"_ARRAY_DIMENSIONS": [axis]}
         draft.head += array_members(
-            path, centres.dtype, (size,), (size,), settings, None, attributes
+            path, centres.dtype, (size,), (size,), COORDINATE_SETTINGS, None, attributes
         )
-        draft.head.append(Member(f"{path}/0", encode_block(centres, settings)))
+        draft.head.append(Member(f"{path}/0", encode_block(centres, COORDINATE_SETTINGS)))
     return window.crs
 
 
@@ -223,24 +224,26 @@ def _draft_band(
             continue
         if not is_fill:
             draft.stored.append((rows[index], len(draft.chunks)))
-        encoded = encode_block(_whole_block(block, layout, fill), settings)
+        encoded = encode_block(_whole_block(block, layout, fill, settings), settings)
         name = f"{path}/{index // columns}.{index % columns}"
         draft.chunks.append(Member(name, encoded))
 
 
 def _whole_block(
-    block: npt.NDArray[Any], layout: GroupLayout, fill: np.generic
+    block: npt.NDArray[Any], layout: GroupLayout, fill: np.generic, settings: CodecSettings
 ) -> npt.NDArray[Any]:
-    """The block C-contiguous, little-endian, and padded to full size at the array's edge, as
-    Zarr stores it.
+    """The block as Zarr stores it: little-endian, padded to full size at the array's edge, and
+    C-contiguous once transposed as the codec's order wants.
     """
     shape = (layout.block_height, layout.block_width)
     dtype = block.dtype.newbyteorder("<")
-    if block.shape == shape:
-        return np.ascontiguousarray(block, dtype=dtype)
-    whole = np.full(shape, fill, dtype)
-    whole[: block.shape[0], : block.shape[1]] = block
-    return whole
+    if block.shape != shape:
+        whole = np.full(shape, fill, dtype)
+        whole[: block.shape[0], : block.shape[1]] = block
+        block = whole
+    if settings.order == "F":
+        block = block.T
+    return np.ascontiguousarray(block, dtype=dtype)
 
 
 def _is_all(block: npt.NDArray[Any], fill: np.generic) -> bool:
@@ -253,7 +256,7 @@ def _is_all(block: npt.NDArray[Any], fill: np.generic) -> bool:
     return bool((numbers == wanted).all())
 
 
-def _draft_masks_plan(masks: Sequence[BandMask], names: list[str]) -> list[str]:
+def _plan_masks(masks: Sequence[BandMask], names: list[str]) -> list[str]:
     """For each band "all", "none" or `masks/<array name>`; equal masks get one name."""
     by_content: dict[bytes, str] = {}
     by_identity: dict[int, str] = {}
@@ -269,7 +272,7 @@ def _draft_masks_plan(masks: Sequence[BandMask], names: list[str]) -> list[str]:
             elif not mask.any():
                 answer = "none"
             else:
-                content = xxhash.xxh3_128_digest(np.ascontiguousarray(mask).view(np.uint8))
+                content = xxhash.xxh3_128_digest(np.ascontiguousarray(mask).data)
                 answer = by_content.setdefault(content, f"masks/{name}")
             by_identity[id(mask)] = answer
         plan.append(answer)
@@ -318,7 +321,7 @@ def _draft_masks(
             uniform = bool(block[0, 0]) if _is_all(block, block[0, 0]) else None
             if is_new:
                 positions.append(None if uniform is not None else len(draft.chunks))
-                whole = _whole_block(block, layout, np.bool_(False))
+                whole = _whole_block(block, layout, np.bool_(False), settings)
                 name = f"{path}/{index // columns}.{index % columns}"
                 draft.chunks.append(Member(name, encode_block(whole, settings)))
             position = positions[index]

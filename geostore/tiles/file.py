@@ -18,7 +18,7 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -28,20 +28,30 @@ from geostore.errors import (
     CorruptDataError,
     GeostoreError,
     NotFoundError,
-    StoreFormatError,
     UnavailableError,
 )
+from geostore.tiles.codec import CODEC_SETTINGS
 from geostore.tiles.decode import decode_into
 from geostore.tiles.layout import BAND_PIXELS_MAX, BLOCK_SIZE_MAX
 from geostore.tiles.metadata import meta_from_json
 from geostore.tiles.trailer import FORMAT_NAME, FORMAT_VERSION, TRAILER_BYTES, Trailer
-from geostore.types import BLOCK_DTYPE, TileMeta, TileSchema
+from geostore.types import BLOCK_DTYPE, SchemeName, TileMeta
 
 __all__ = ["FORMAT_VERSION", "TileFile"]
 
 HEAD_BYTES_MAX = 256 << 20
 """More is no tile file: a cell of 65,000 blocks has a head of some 10 MB."""
 _TAIL_BYTES = 1024
+# What reading JSON of another shape, and the types' own checks, may raise.
+_NOT_METADATA = (
+    AttributeError,
+    GeostoreError,
+    KeyError,
+    OverflowError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 _PIECE_BYTES = 1 << 20
 
 
@@ -236,22 +246,12 @@ def _parse_head(
     """
     try:
         root = json.loads(head[trailer.meta.offset : trailer.meta.stop])[FORMAT_NAME]
-        version = int(root["version"])
-        if version > FORMAT_VERSION:
-            raise StoreFormatError(
-                f"{path}: tile format version {version}, this geostore reads up to"
-                f" {FORMAT_VERSION}: use a newer geostore"
-            )
         meta = meta_from_json(root["meta"])
-        expected = _count_blocks(meta.schema)
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
+        expected = _count_blocks(meta)
+    except _NOT_METADATA as error:
         raise CorruptDataError(
             f"{path}: its metadata is not a tile's: {type(error).__name__} {error}"
         ) from None
-    except StoreFormatError:
-        raise
-    except GeostoreError as error:
-        raise CorruptDataError(f"{path}: its metadata is not a tile's: {error}") from None
     if 2 * expected * BLOCK_DTYPE.itemsize != trailer.table.length:
         raise CorruptDataError(
             f"{path}: a block table of {trailer.table.length} bytes, expected"
@@ -261,23 +261,38 @@ def _parse_head(
     stored = blocks[blocks["length"] > 0]
     end = size - TRAILER_BYTES
     starts, lengths = stored["offset"], stored["length"].astype(np.uint64)
-    if (starts < trailer.head_bytes).any() or (starts > end).any() or (
-        lengths > np.uint64(end) - starts
-    ).any():
+    if (
+        (starts < trailer.head_bytes).any()
+        or (starts > end).any()
+        or (lengths > np.uint64(end) - starts).any()
+    ):
         raise CorruptDataError(f"{path}: its block table points outside the file's blocks")
     return meta, blocks
 
 
-def _count_blocks(schema: TileSchema) -> int:
+def _count_blocks(meta: TileMeta) -> int:
     """Data blocks of the schema.
 
     Raises:
-        ValueError: sizes that no tile has.
+        ValueError: metadata that no tile has.
     """
+    schema, key = meta.schema, meta.key
+    texts = (key.dataset_id, key.scene, key.version, key.geocode, meta.dataset)
+    mappings = (meta.definition, meta.properties)
+    if not (
+        all(isinstance(text, str) for text in texts)
+        and all(isinstance(mapping, dict) for mapping in mappings)
+        and schema.codec in CODEC_SETTINGS
+        and schema.scheme in get_args(SchemeName)
+        and len(meta.statistics) == len(schema.bands)
+    ):
+        raise ValueError("names, codec or statistics that no tile has")
     for group in schema.groups:
         numbers = (group.height, group.width, group.block_height, group.block_width)
         if not all(type(number) is int for number in numbers):
             raise ValueError(f"group {group.name!r} of {numbers} pixels")
+        if any(np.dtype(band.dtype).name != band.dtype for band in group.bands):
+            raise ValueError(f"group {group.name!r}: a dtype by another name than numpy's")
         if not (
             0 < group.block_height <= min(group.height, BLOCK_SIZE_MAX)
             and 0 < group.block_width <= min(group.width, BLOCK_SIZE_MAX)

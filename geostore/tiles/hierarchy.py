@@ -106,7 +106,7 @@ def array_members(
         "compressor": compressor.to_zarr() if compressor else None,
         "fill_value": fill,
         "filters": None,
-        "order": "C",
+        "order": compressor.order if compressor else "C",
     }
     return [
         Member(f"{path}/.zarray", dump_json(header)),

@@ -93,7 +93,8 @@ def make_schema(
     Groups without bands are left out: a tile stores no empty arrays.
 
     Raises:
-        InvalidInputError: no band at all, two bands of one name, or a cell too large.
+        InvalidInputError: no band at all, two bands of one name, a dtype that is not numpy's
+            own name for it (byte order is the format's business), or a cell too large.
     """
     layouts = []
     for group, bands in groups:
@@ -123,6 +124,13 @@ def make_schema(
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InvalidInputError(f"bands {twice} appear twice: expected each band in one group")
+    for layout in layouts:
+        for band in layout.bands:
+            if np.dtype(band.dtype).name != band.dtype:
+                raise InvalidInputError(
+                    f"band {band.name!r}: dtype {band.dtype!r}, expected"
+                    f" {np.dtype(band.dtype).name!r}"
+                )
     return TileSchema(scheme, length, codec, tuple(layouts))
 
 
@@ -134,12 +142,14 @@ def fill_value(band: BandInfo) -> np.generic:
     """
     dtype = np.dtype(band.dtype)
     fill = band.fill
+    zero: np.generic = dtype.type(0)
     if dtype.kind == "f":
         with np.errstate(over="ignore"):  # 1e300 as float32 is inf; checked below
             value: np.generic = dtype.type(fill)
         representable = not math.isfinite(fill) or bool(np.isfinite(value))
-        return value if representable else dtype.type(0)
+        return value if representable else zero
     limits = np.iinfo(dtype)
     if not math.isfinite(fill) or fill != int(fill) or not limits.min <= fill <= limits.max:
-        return dtype.type(0)
-    return dtype.type(int(fill))
+        return zero
+    integer: np.generic = dtype.type(int(fill))
+    return integer
