@@ -47,7 +47,7 @@ SCENE_BYTES_MAX: Final = 320
 """Longest scene id in UTF-8; a file name (255) with a content hash and a time step fits, and
 so does the record's name in the catalog's key limit of 511 bytes."""
 
-_DATASET_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
+_DATASET_ID = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")
 _SETTLED: Final = b"S"
 _UNSETTLED: Final = b"U"
 

@@ -47,7 +47,7 @@ from geostore.types import DatasetDefinition, EncodedTile, SceneRecord, SceneSta
 __all__ = ["SceneWriter", "read_scene_record"]
 
 VERSION_LENGTH_MAX: Final = 128
-_CELL = re.compile(r"^[0-9a-z]+$")
+_CELL = re.compile(r"^[0-9a-z]+\Z")
 
 
 def read_scene_record(catalog: Catalog, dataset_id: str, scene: str) -> SceneRecord | None:

@@ -185,8 +185,8 @@ class TileFiles:
             changed: set[Path] = set()
             for path, _, temporary in batch:
                 changed.update(self._disk.make_directories(path.parent, self._directory.tiles))
-                self._disk.rename(temporary, path, "put")
                 placed.append(path)
+                self._disk.rename(temporary, path, "put")
                 changed.add(path.parent)
             self.sync_directories(changed, "put.directory")
         except BaseException:

@@ -26,7 +26,7 @@ Codec = Literal["fast", "small"]
 Resampling = Literal["nearest", "bilinear", "cubic", "average", "mode", "lanczos"]
 
 NAME_LENGTH_MAX = 255
-_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 
 
 def validate_name(name: str, what: str = "dataset") -> str:
