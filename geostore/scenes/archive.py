@@ -82,7 +82,7 @@ class Container(Protocol):
 def archive_kind(path: Path) -> str | None:
     """`zip`, `tar`, or `gz`, `bz2`, `xz` for a compressed tar; None for anything else.
 
-    By content, whatever the file is called. Reads at most a few kilobytes.
+    By content, whatever the file is called.
     """
     with path.open("rb") as file:
         head = file.read(512)
@@ -96,8 +96,14 @@ def archive_kind(path: Path) -> str | None:
                 with _decompressor(kind, path) as inner:
                     return kind if inner.read(512)[257:262] == b"ustar" else None
             except (OSError, EOFError, lzma.LZMAError, zlib.error):
-                return None
+                # Damaged before its first header: only the name can say what it was.
+                return kind if _is_tar_name(path) else None
     return None
+
+
+def _is_tar_name(path: Path) -> bool:
+    suffixes = {suffix.lower() for suffix in path.suffixes}
+    return not suffixes.isdisjoint({".tar", ".tgz", ".tbz", ".tbz2", ".txz"})
 
 
 def _decompressor(kind: str, path: Path) -> IO[bytes]:
