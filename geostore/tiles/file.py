@@ -277,7 +277,9 @@ def _count_blocks(meta: TileMeta) -> int:
         ValueError: metadata that no tile has.
     """
     schema, key = meta.schema, meta.key
-    texts = (key.dataset_id, key.scene, key.version, key.geocode, meta.dataset)
+    texts: list[object] = [key.dataset_id, key.scene, key.version, key.geocode, meta.dataset]
+    texts += [group.name for group in schema.groups]
+    texts += [band.name for band in schema.bands]
     mappings = (meta.definition, meta.properties)
     if not (
         all(isinstance(text, str) for text in texts)

@@ -20,7 +20,7 @@ import numpy as np
 
 from geostore.tiles.archive import Member
 from geostore.tiles.codec import CodecSettings
-from geostore.tiles.layout import fill_value
+from geostore.tiles.layout import nodata_value
 from geostore.tiles.metadata import dump_json
 from geostore.types import BandInfo, GroupLayout
 
@@ -66,17 +66,15 @@ def zarr_fill_value(band: BandInfo) -> int | float | str | None:
     xarray mask the fill value, and a 0 that was measured must stay a 0. Blocks of such bands
     are therefore always written, even if the block table does not need them.
     """
-    if band.nodata is None:
+    nodata = nodata_value(band)
+    if nodata is None:
         return None
-    value = fill_value(band).item()
-    if isinstance(band.nodata, float) and math.isnan(band.nodata):
-        return "NaN" if isinstance(value, float) and math.isnan(value) else None
-    if isinstance(value, float):
-        if math.isinf(value):
-            return "Infinity" if value > 0 else "-Infinity"
-        # float32 holds 0.1 only nearly: that is still the nodata value the provider meant.
-        return value if value == np.dtype(band.dtype).type(band.nodata) else None
-    return int(value) if value == band.nodata else None
+    value: int | float = nodata.item()
+    if isinstance(value, int) or math.isfinite(value):
+        return value
+    if math.isnan(value):
+        return "NaN"
+    return "Infinity" if value > 0 else "-Infinity"
 
 
 def group_members(path: str, attributes: dict[str, Any]) -> list[Member]:

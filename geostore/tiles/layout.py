@@ -22,6 +22,7 @@ __all__ = [
     "block_windows",
     "fill_value",
     "make_schema",
+    "nodata_value",
 ]
 
 BLOCK_SIZE_MAX = 512
@@ -134,22 +135,26 @@ def make_schema(
     return TileSchema(scheme, length, codec, tuple(layouts))
 
 
-def fill_value(band: BandInfo) -> np.generic:
-    """`BandInfo.fill` as a value of the band's dtype.
+def nodata_value(band: BandInfo) -> np.generic | None:
+    """The band's nodata as a value of its dtype; None where it has none that dtype can hold.
 
-    0 where the declared nodata is no value of that dtype (providers do declare -9999 for
-    uint8): no pixel can equal it, so it marks nothing.
+    Providers do declare -9999 for uint8: no pixel can equal it, so it marks nothing.
     """
-    dtype = np.dtype(band.dtype)
-    fill = band.fill
-    zero: np.generic = dtype.type(0)
+    dtype, nodata = np.dtype(band.dtype), band.nodata
+    if nodata is None:
+        return None
     if dtype.kind == "f":
-        with np.errstate(over="ignore"):  # 1e300 as float32 is inf; checked below
-            value: np.generic = dtype.type(fill)
-        representable = not math.isfinite(fill) or bool(np.isfinite(value))
-        return value if representable else zero
+        with np.errstate(over="ignore"):  # 1e300 is inf as float32, and told by that
+            value: np.generic = dtype.type(nodata)
+        return None if math.isfinite(nodata) and np.isinf(value) else value
     limits = np.iinfo(dtype)
-    if not math.isfinite(fill) or fill != int(fill) or not limits.min <= fill <= limits.max:
-        return zero
-    integer: np.generic = dtype.type(int(fill))
-    return integer
+    if not math.isfinite(nodata) or nodata != int(nodata):
+        return None
+    return dtype.type(int(nodata)) if limits.min <= nodata <= limits.max else None
+
+
+def fill_value(band: BandInfo) -> np.generic:
+    """`BandInfo.fill` as a value of the band's dtype; 0 where there is no `nodata_value`."""
+    value = nodata_value(band)
+    zero: np.generic = np.dtype(band.dtype).type(0)
+    return zero if value is None else value
