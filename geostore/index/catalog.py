@@ -50,7 +50,7 @@ GROUPS_KEPT = 1024
 Result = TypeVar("Result")
 
 
-class LmdbCatalog:
+class LmdbCatalog(Catalog):
     """See `Catalog`, whose methods these are.
 
     Cheap to open twice: all catalogs of one directory in a process share one LMDB
@@ -105,15 +105,19 @@ class LmdbCatalog:
         return self._environment.write(operation)
 
     @contextmanager
-    def _following(self) -> Iterator[tuple[Follower, Transaction[bytes], Databases]]:
+    def _following(
+        self, explain: Explain | None = None
+    ) -> Iterator[tuple[Follower, Transaction[bytes], Databases]]:
         """The shared memory, up to date with the transaction that is given with it."""
         self._check_open()
+        explain = explain or Explain()
         with self._environment.memory_lock:
             follower = self._environment.attachment
             if not isinstance(follower, Follower):
                 follower = self._environment.attachment = Follower()
             with self._environment.read() as (txn, db):
-                follower.refresh(txn, db)
+                with explain.stage("refresh"):
+                    follower.refresh(txn, db)
                 yield follower, txn, db
 
     # ------------------------------------------------------------ queries
@@ -122,16 +126,27 @@ class LmdbCatalog:
         with self._following():
             pass
 
-    def _select(self, q: Query, explain: Explain) -> Selected:
-        with explain.stage("refresh"):
-            following = self._following()
-            follower, txn, db = following.__enter__()
-        try:
+    def _select(
+        self, q: Query, explain: Explain, *, ordered: bool = False, after: Cursor | None = None
+    ) -> Selected:
+        with self._following(explain) as (follower, txn, db):
             if q.datasets is not None:
                 self._check_datasets(q.datasets, follower, txn, db)
-            return follower.memory.select(q, explain)
-        finally:
-            following.__exit__(None, None, None)
+            selected = follower.memory.select(q, explain)
+            if not ordered:
+                return selected
+            with explain.stage("order"):
+                snapshot = selected.snapshot
+                columns = follower.memory.columns
+                positions = columns.order(snapshot, selected.positions, q.sort)
+                explain.add("sort", q.sort or "time", actual_rows=len(positions))
+        if after is not None:
+            positions = positions[self._rows_until(snapshot, positions, after) :]
+            explain.add("resume", "after the cursor", actual_rows=len(positions))
+        if q.limit is not None:
+            positions = positions[: q.limit]
+            explain.add("limit", str(q.limit), actual_rows=len(positions))
+        return Selected(snapshot, positions)
 
     @staticmethod
     def _check_datasets(
@@ -159,19 +174,8 @@ class LmdbCatalog:
             raise InvalidInputError(f"batch_rows {batch_rows}: expected 1 or more")
         if after is not None:
             after.check_sort(q.sort)
-        explain = explain or Explain()
-        selected = self._select(q, explain)
-        snapshot = selected.snapshot
-        with explain.stage("order"):
-            positions = snapshot.order(selected.positions, q.sort)
-            explain.add("sort", q.sort or "time", actual_rows=len(positions))
-            if after is not None:
-                positions = positions[self._rows_until(snapshot, positions, after) :]
-                explain.add("resume", "after the cursor", actual_rows=len(positions))
-            if q.limit is not None:
-                positions = positions[: q.limit]
-                explain.add("limit", str(q.limit), actual_rows=len(positions))
-        return self._batches(snapshot, positions, batch_rows)
+        selected = self._select(q, explain or Explain(), ordered=True, after=after)
+        return self._batches(selected.snapshot, selected.positions, batch_rows)
 
     def _batches(
         self, snapshot: Snapshot, positions: Positions, batch_rows: int
@@ -247,6 +251,7 @@ class LmdbCatalog:
     # ------------------------------------------------------------ changes
 
     def stage(self, entries: Sequence[CatalogEntry]) -> list[str]:
+        self._check_writable()  # before waiting for a leader, which a fork does not have
         prepared = operations.prepare(entries)
         return self._stage.submit(prepared) if prepared else []
 
@@ -444,7 +449,5 @@ def open_catalog(
         ReadOnlyError: no permission.
         StorageFullError: the disk is full.
     """
-    environment = Environment.share(Path(directory), create=writable, map_bytes=map_bytes)
-    catalog: Catalog = LmdbCatalog(environment, writable=writable, node=node)
-    assert isinstance(catalog, LmdbCatalog)
-    return catalog
+    environment = Environment.share(Path(directory), writable=writable, map_bytes=map_bytes)
+    return LmdbCatalog(environment, writable=writable, node=node)

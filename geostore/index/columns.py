@@ -39,6 +39,7 @@ COLUMN_DTYPES: dict[str, np.dtype[Any]] = {
 }
 """Text columns hold codes of their interner; `cell` that of (scheme, geocode)."""
 
+RANK_FRACTION = 8
 TEXT_COLUMNS = ("dataset_id", "dataset", "scene", "version", "schema", "platform")
 
 
@@ -68,9 +69,14 @@ class Interner:
         """Code to value. The view stays valid and unchanged as more values come."""
         return self._values[: len(self.codes)]
 
+    @property
+    def is_ranked(self) -> bool:
+        """Whether `ranks` is at hand."""
+        return self._ranks is not None
+
     def ranks(self) -> npt.NDArray[np.int64]:
         """Code to dense rank in the values' order; equal values share one."""
-        if self._ranks is None or len(self._ranks) != len(self.codes):
+        if self._ranks is None:
             values = self.values().tolist()
             order = {value: rank for rank, value in enumerate(sorted(set(values)))}
             self._ranks = np.array([order[value] for value in values], dtype=np.int64)
@@ -87,7 +93,6 @@ class Snapshot:
     """How many rows are alive."""
     values: dict[str, npt.NDArray[np.object_]]
     """Code to value for each interned column; `cell` to geocode."""
-    ranks: dict[str, npt.NDArray[np.int64]]
 
     def batch(self, positions: Positions, nodes: tuple[str, ...]) -> RowBatch:
         """Rows as the rest of geostore speaks of them, held by `nodes`."""
@@ -106,25 +111,6 @@ class Snapshot:
             nodes=holders,
             **texts,
         )
-
-    def order(self, positions: Positions, sort: SortKey | None) -> Positions:
-        """`positions` in the order of `geostore.query.order`."""
-        columns = self.columns
-        taken = {name: columns[name][positions] for name in ("time_us", "cloud_cover")}
-        taken["pixel_coverage"] = columns["pixel_coverage"][positions]
-        keys = _packed(
-            [
-                (self.ranks[name][columns[name][positions]], len(self.ranks[name]))
-                for name in ("dataset", "cell", "scene", "version", "dataset_id")
-            ]
-        )
-        keys.append(time_keys(taken["time_us"]))
-        primary = primary_keys(
-            sort, taken["time_us"], taken["cloud_cover"], taken["pixel_coverage"]
-        )
-        if primary is not None:
-            keys.append(primary)
-        return positions[np.lexsort(keys)]
 
 
 def _packed(ranks: Sequence[tuple[npt.NDArray[np.int64], int]]) -> list[npt.NDArray[Any]]:
@@ -201,9 +187,43 @@ class Columns:
                 alive=self._alive[: self.count],
                 live=self.live,
                 values={name: interner.values() for name, interner in self.interners.items()},
-                ranks={
-                    name: self.interners[name].ranks()
-                    for name in ("dataset", "cell", "scene", "version", "dataset_id")
-                },
             )
         return self._snapshot
+
+    def _ranks(
+        self, name: str, snapshot: Snapshot, positions: Positions
+    ) -> tuple[npt.NDArray[np.int64], int]:
+        """Dense ranks of the texts at `positions`, and a number above all of them.
+
+        Ranking all values of a column takes long after new ones came (50 ms for 100,000), so
+        a small answer ranks only its own.
+        """
+        codes = snapshot.columns[name][positions]
+        interner = self.interners[name]
+        if interner.is_ranked or RANK_FRACTION * len(positions) > len(interner):
+            return interner.ranks()[codes], len(interner)
+        distinct, inverse = np.unique(codes, return_inverse=True)
+        values = snapshot.values[name][distinct].tolist()
+        order = {value: rank for rank, value in enumerate(sorted(set(values)))}
+        ranks = np.fromiter((order[value] for value in values), np.int64, count=len(values))
+        return ranks[inverse], max(1, len(order))
+
+    def order(self, snapshot: Snapshot, positions: Positions, sort: SortKey | None) -> Positions:
+        """`positions` of a snapshot in the order of `geostore.query.order`."""
+        taken = {
+            name: snapshot.columns[name][positions]
+            for name in ("time_us", "cloud_cover", "pixel_coverage")
+        }
+        keys = _packed(
+            [
+                self._ranks(name, snapshot, positions)
+                for name in ("dataset", "cell", "scene", "version", "dataset_id")
+            ]
+        )
+        keys.append(time_keys(taken["time_us"]))
+        primary = primary_keys(
+            sort, taken["time_us"], taken["cloud_cover"], taken["pixel_coverage"]
+        )
+        if primary is not None:
+            keys.append(primary)
+        return positions[np.lexsort(keys)]

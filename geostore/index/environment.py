@@ -101,7 +101,7 @@ class Environment:
     opened again (fork) or its map moved (growth).
     """
 
-    def __init__(self, directory: Path, *, create: bool, map_bytes: int | None = None) -> None:
+    def __init__(self, directory: Path, *, writable: bool, map_bytes: int | None = None) -> None:
         self.directory = directory
         self._map_bytes_min = map_bytes or MAP_BYTES_MIN
         self._users = 0
@@ -118,20 +118,25 @@ class Environment:
         self._lmdb: lmdb.Environment | None = None
         self._databases: Databases | None = None
         self.identity: tuple[int, int] = (0, 0)
+        self._is_writable = writable
         with _translated(self):
-            self._open(create=create)
+            self._open(create=writable)
         _everyone.add(self)
 
     # ------------------------------------------------------------ sharing
 
     @classmethod
-    def share(cls, directory: Path, *, create: bool, map_bytes: int | None = None) -> Environment:
+    def share(cls, directory: Path, *, writable: bool, map_bytes: int | None = None) -> Environment:
         """The process's environment of a directory, opened at the first call.
 
+        `writable` makes the file where there is none, and makes an environment writable that
+        was opened for reading only.
+
         Raises:
-            StoreFormatError: there is no catalog (and not `create`), it is of a newer
+            StoreFormatError: there is no catalog (and not `writable`), it is of a newer
                 format, or its file is something else.
             CorruptDataError: the file is damaged.
+            ReadOnlyError: no permission.
         """
         name = os.path.realpath(directory)
         with _registry_lock:
@@ -139,10 +144,25 @@ class Environment:
             if environment is None or not environment.is_current():
                 # A directory that was deleted and made again has its own new environment;
                 # holders of the old one keep theirs.
-                environment = cls(Path(name), create=create, map_bytes=map_bytes)
+                environment = cls(Path(name), writable=writable, map_bytes=map_bytes)
                 _registry[name] = environment
+            elif writable:
+                environment._make_writable()  # noqa: SLF001 - one of its own kind
             environment._users += 1
             return environment
+
+    def _make_writable(self) -> None:
+        with self.write_lock, self.alone():
+            if self._is_writable:
+                return
+            self._close()
+            self._is_writable = True
+            try:
+                with _translated(self):
+                    self._open(create=False)
+            except BaseException:
+                self._is_writable = False  # the next reader opens it as it was
+                raise
 
     def release(self) -> None:
         """Undoes one `share`; the last one closes the file."""
@@ -181,9 +201,7 @@ class Environment:
             map_size=map_bytes,
             max_dbs=DATABASES_MAX,
             max_readers=READERS_MAX,
-            # One process may hold readers and the writer, but only one environment, so it
-            # is opened for writing wherever the file allows; catalogs guard who may write.
-            readonly=not fresh and not os.access(path, os.W_OK),
+            readonly=not self._is_writable,
             create=create,
             readahead=False,
         )
@@ -215,29 +233,42 @@ class Environment:
     def _open_databases(
         self, environment: lmdb.Environment, *, fresh: bool, create: bool
     ) -> Databases:
-        if not fresh:
+        names = _database_names()
+        if not self._is_writable:
+            try:
+                handles = {name: environment.open_db(name.encode(), create=False) for name in names}
+            except lmdb.NotFoundError:
+                handles = {}
             with environment.begin() as txn:
-                # A crash between the file's creation and its first commit leaves it empty.
-                fresh = create and txn.stat()["entries"] == 0
-        with environment.begin(write=fresh) as txn:
+                self._check_format(txn, handles.get("meta"))
+            return Databases(handles)
+        # py-lmdb keeps the handles of a writing transaction only; one that writes nothing
+        # does not touch the disk.
+        txn = environment.begin(write=True)
+        try:
+            # A crash between the file's creation and its first commit leaves it empty.
+            fresh = fresh or (create and txn.stat()["entries"] == 0)
             if fresh:
                 text = json.dumps({"name": FORMAT_NAME, "version": FORMAT_VERSION})
                 meta = environment.open_db(b"meta", txn=txn)
                 txn.put(FORMAT_KEY, text.encode(), db=meta)
-            self._check_format(environment, txn)
-            return Databases(
-                {
-                    name: environment.open_db(name.encode(), txn=txn, create=fresh)
-                    for name in _database_names()
-                }
-            )
+            try:
+                meta = environment.open_db(b"meta", txn=txn, create=False)
+            except (lmdb.NotFoundError, lmdb.IncompatibleError):
+                self._check_format(txn, None)
+                raise
+            self._check_format(txn, meta)
+            handles = {
+                name: environment.open_db(name.encode(), txn=txn, create=fresh) for name in names
+            }
+            txn.commit()
+        except BaseException:
+            txn.abort()
+            raise
+        return Databases(handles)
 
-    def _check_format(self, environment: lmdb.Environment, txn: Transaction[bytes]) -> None:
-        try:
-            meta = environment.open_db(b"meta", txn=txn, create=False)
-            text = txn.get(FORMAT_KEY, db=meta)
-        except (lmdb.NotFoundError, lmdb.IncompatibleError, lmdb.ReadonlyError):
-            text = None
+    def _check_format(self, txn: Transaction[bytes], meta: _Database | None) -> None:
+        text = None if meta is None else txn.get(FORMAT_KEY, db=meta)
         if text is None:
             raise StoreFormatError(
                 f"{self.directory}: an LMDB file, but no geostore catalog (no format entry)"
@@ -265,6 +296,10 @@ class Environment:
         if self._lmdb is None:
             if self._users <= 0:
                 raise InvalidInputError(f"catalog {self.directory}: used after close()")
+            if not self.is_current():
+                raise UnavailableError(
+                    f"catalog {self.directory}: another was put in its place; open the store again"
+                )
             self._open(create=False)
         assert self._lmdb is not None
         assert self._databases is not None

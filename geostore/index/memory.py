@@ -32,7 +32,7 @@ Test = Callable[[Positions], Booleans]
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """The rows that match, in no order, and the snapshot they are positions in."""
+    """Positions of rows that match, in the snapshot they are positions in."""
 
     snapshot: Snapshot
     positions: Positions
