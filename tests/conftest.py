@@ -36,50 +36,59 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
-@pytest.fixture
-def make_raster(tmp_path: Path) -> Callable[..., Path]:
-    """A function that writes a small GeoTIFF and returns its path.
+def _write_raster(
+    path: Path,
+    data: Any,
+    *,
+    crs: str | None = "EPSG:32618",
+    transform: tuple[float, ...] = (10.0, 0.0, 500_000.0, 0.0, -10.0, 4_200_000.0),
+    nodata: float | None = None,
+    tags: dict[str, str] | None = None,
+    descriptions: tuple[str, ...] = (),
+    **options: Any,
+) -> Path:
+    import rasterio
+    from rasterio.transform import Affine
 
-    `make_raster("a.tif", data)`: data is (bands, height, width) of any dtype GDAL knows;
+    data = np.asarray(data)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        count=data.shape[0],
+        height=data.shape[1],
+        width=data.shape[2],
+        dtype=data.dtype,
+        crs=crs,
+        transform=Affine(*transform),
+        nodata=nodata,
+        **options,
+    ) as target:
+        target.write(data)
+        target.update_tags(**(tags or {}))
+        for index, description in enumerate(descriptions, start=1):
+            target.set_band_description(index, description)
+    return path
+
+
+@pytest.fixture(scope="session")
+def write_raster() -> Callable[..., Path]:
+    """A function that writes a small GeoTIFF to a given path and returns it.
+
+    `write_raster(path, data)`: data is (bands, height, width) of any dtype GDAL knows;
     keywords `crs` (EPSG:32618), `transform` (the six numbers a, b, c, d, e, f of an affine
     map; 10 m pixels with the corner at 500000, 4200000), `nodata`, `tags`, `descriptions`
     and any creation option of the GTiff driver.
     """
+    return _write_raster
 
-    def make(
-        name: str,
-        data: Any,
-        *,
-        crs: str | None = "EPSG:32618",
-        transform: tuple[float, ...] = (10.0, 0.0, 500_000.0, 0.0, -10.0, 4_200_000.0),
-        nodata: float | None = None,
-        tags: dict[str, str] | None = None,
-        descriptions: tuple[str, ...] = (),
-        **options: Any,
-    ) -> Path:
-        import rasterio
-        from rasterio.transform import Affine
 
-        data = np.asarray(data)
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with rasterio.open(
-            path,
-            "w",
-            driver="GTiff",
-            count=data.shape[0],
-            height=data.shape[1],
-            width=data.shape[2],
-            dtype=data.dtype,
-            crs=crs,
-            transform=Affine(*transform),
-            nodata=nodata,
-            **options,
-        ) as target:
-            target.write(data)
-            target.update_tags(**(tags or {}))
-            for index, description in enumerate(descriptions, start=1):
-                target.set_band_description(index, description)
-        return path
+@pytest.fixture
+def make_raster(tmp_path: Path) -> Callable[..., Path]:
+    """`write_raster` with a name in the test's own folder: `make_raster("a.tif", data)`."""
+
+    def make(name: str, data: Any, **keywords: Any) -> Path:
+        return _write_raster(tmp_path / name, data, **keywords)
 
     return make

@@ -102,6 +102,9 @@ def create(session: Session, /, name: str, **flags: Any) -> None:
 
     What no flag gives and no reader's defaults give is fixed by the first scene ingested.
     """
+    from geostore.types import validate_name
+
+    validate_name(name)  # before the store is opened, which makes one where there is none
     given = {keyword: value for keyword, value in flags.items() if value is not None}
     with session.open_store(mode="a") as store:
         store.create_dataset(name, **given)

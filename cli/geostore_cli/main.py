@@ -100,9 +100,9 @@ def _ended_by(error: BaseException, session: Session) -> int:
 
 def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
-        from importlib.metadata import version
+        import geostore
 
-        click.echo(f"geostore {version('geostore')}")
+        click.echo(f"geostore {geostore.__version__}")
         ctx.exit()
 
 

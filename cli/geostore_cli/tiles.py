@@ -33,6 +33,8 @@ FIELDS = (
     "nodes",
 )
 
+SIDES = ("xmin", "ymin", "xmax", "ymax")
+"""What GeoParquet 1.1 calls the sides of a box; as in `Selection.to_arrow`."""
 PARQUET_ROWS_MAX = 16_384
 """Rows of a Parquet row group: bounds what is held before it is written."""
 
@@ -117,7 +119,7 @@ def _write_parquet(tiles: Iterable[Tile]) -> int:
         "bands": pa.list_(pa.string()),
         "pixel_coverage": pa.float32(),
         "cloud_cover": pa.float32(),
-        "bbox": pa.list_(pa.float64()),
+        "bbox": pa.struct([(side, pa.float64()) for side in SIDES]),
         "bytes": pa.int64(),
         "nodes": pa.list_(pa.string()),
         "geometry": pa.binary(),
@@ -125,7 +127,13 @@ def _write_parquet(tiles: Iterable[Tile]) -> int:
     geo = {
         "version": "1.1.0",
         "primary_column": "geometry",
-        "columns": {"geometry": {"encoding": "WKB", "geometry_types": ["Polygon"]}},
+        "columns": {
+            "geometry": {
+                "encoding": "WKB",
+                "geometry_types": ["Polygon"],
+                "covering": {"bbox": {side: ["bbox", side] for side in SIDES}},
+            }
+        },
     }
     schema = pa.schema(
         [(name, types.get(name, pa.string())) for name in (*FIELDS, "geometry")],
@@ -147,5 +155,6 @@ def _row_groups(tiles: Iterable[Tile]) -> Iterator[list[dict[str, Any]]]:
             row = tile.to_json()
             row.update(time=tile.time, time_end=tile.time_end)
             row["geometry"] = _well_known_binary(row["bbox"])
+            row["bbox"] = dict(zip(SIDES, row["bbox"], strict=True))
             rows.append(row)
         yield rows
