@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +34,8 @@ __all__ = ["Source", "check_path"]
 
 _T = TypeVar("_T")
 
+_VIRTUAL = re.compile(r"^/+vsi", re.IGNORECASE)
+
 UNPACKED_KEPT_BYTES_MAX = 1 << 28
 """Unpacked members kept between fingerprint and first read; beyond it they are unpacked
 again when their pixels are wanted. Bounds what $TMPDIR holds before a band is read."""
@@ -49,7 +52,7 @@ def check_path(path: str | os.PathLike[str]) -> str:
     if not text or any(ord(character) < 32 for character in text):
         raise InvalidInputError(f"path {text[:200]!r}: expected a local path")
     absolute = os.path.abspath(text)  # noqa: PTH100 - as GDAL will see it, links unresolved
-    if "://" in text or text.startswith("/vsi") or absolute.startswith("/vsi"):
+    if "://" in text or _VIRTUAL.match(text) or _VIRTUAL.match(absolute):
         raise InvalidInputError(
             f"path {text[:200]!r}: expected a local file, directory or archive; geostore does"
             " not open URLs or GDAL's virtual file systems"
