@@ -81,9 +81,7 @@ def replace_once(text: str, pattern: str, new: str) -> str:
 
 def adjust_product(text: str, name: str, position_list: str) -> str:
     """MTD_MSIL1C.xml: the cut's name and footprint, no preview."""
-    text = replace_once(
-        text, rf"<PRODUCT_URI>{name}\.SAFE<", f"<PRODUCT_URI>{name}{SUFFIX}.SAFE<"
-    )
+    text = replace_once(text, rf"<PRODUCT_URI>{name}\.SAFE<", f"<PRODUCT_URI>{name}{SUFFIX}.SAFE<")
     text = replace_once(text, r"\n *<IMAGE_FILE>[^<]*_TCI</IMAGE_FILE>", "")
     return replace_once(
         text,
@@ -104,8 +102,7 @@ def adjust_granule(text: str, left: float, top: float) -> str:
         text = replace_once(
             text,
             rf'(?<=<Geoposition resolution="{size_m}">).*?(?=</Geoposition>)',
-            f"<ULX>{left:.0f}</ULX><ULY>{top:.0f}</ULY>"
-            f"<XDIM>{size_m}</XDIM><YDIM>-{size_m}</YDIM>",
+            f"<ULX>{left:.0f}</ULX><ULY>{top:.0f}</ULY><XDIM>{size_m}</XDIM><YDIM>-{size_m}</YDIM>",
         )
     return text
 

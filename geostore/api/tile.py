@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from geostore.backends import Backend
+    from geostore.index import TileDetails
     from geostore.types import BandStatistics, BBox, TileRow
     from geostore.wrangle import TileArray
 
@@ -24,11 +25,19 @@ Names: TypeAlias = "str | Iterable[str]"
 class Tile:
     """One scene's pixels inside one cell, as a query found it. Pixels are read on demand."""
 
-    __slots__ = ("_backend", "_row")
+    __slots__ = ("_backend", "_kept_details", "_row")
 
     def __init__(self, backend: Backend, row: TileRow) -> None:
         self._backend = backend
         self._row = row
+        self._kept_details: TileDetails | None = None
+
+    @property
+    def _details(self) -> TileDetails:
+        """Asked for once: a tile never changes."""
+        if self._kept_details is None:
+            self._kept_details = self._backend.details(self._row.key)
+        return self._kept_details
 
     @property
     def dataset(self) -> str:
@@ -95,23 +104,23 @@ class Tile:
     @property
     def properties(self) -> dict[str, Any]:
         """The scene's own metadata (product id, baseline, ...); a copy."""
-        return dict(self._backend.details(self._row.key).properties)
+        return dict(self._details.properties)
 
     @property
     def statistics(self) -> dict[str, BandStatistics]:
         """By band: minimum, maximum, mean, 1st and 99th percentile of its valid pixels."""
-        found = self._backend.details(self._row.key).statistics
+        found = self._details.statistics
         return dict(zip(self.bands, found, strict=True))
 
     @property
     def cloud_histogram(self) -> tuple[int, ...] | None:
         """101 pixel counts by cloud likelihood in percent; None where there is none."""
-        return self._backend.details(self._row.key).cloud_histogram
+        return self._details.cloud_histogram
 
     @property
     def cloud_method(self) -> str | None:
         """How cloud cover was told (`SCL 8,9,10`)."""
-        return self._backend.details(self._row.key).cloud_method
+        return self._details.cloud_method
 
     def read(
         self,
@@ -161,6 +170,7 @@ class Tile:
             harmonize=harmonize,
             reflectance=reflectance,
             out=out,
+            details=self._details,
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -272,6 +272,7 @@ def read_into(
     radiometry: Radiometry = AS_STORED,
     cloud_mask: bool = False,
     avoid: Sequence[float | None] | None = None,
+    details: TileDetails | None = None,
 ) -> None:
     """Reads bands of one tile into given arrays.
 
@@ -285,13 +286,15 @@ def read_into(
         radiometry: what to do to the numbers.
         cloud_mask: make pixels that the dataset calls cloud invalid.
         avoid: see `Radiometry.apply`; one a band.
+        details: the tile's, where the caller has them.
 
     Raises:
         CorruptDataError: stored bytes fail their checksum.
         NotFoundError: the tile is gone.
         InvalidInputError: `cloud_mask` where nothing tells clouds.
     """
-    details = backend.details(row.key)
+    if details is None:
+        details = backend.details(row.key)
     fetched = list(plans)
     clouds: _Mask | None = None
     source: CloudSource | None = None
@@ -347,8 +350,9 @@ def read_tile(
     harmonize: bool = False,
     reflectance: bool = False,
     out: _Array | None = None,
+    details: TileDetails | None = None,
 ) -> TileArray:
-    """Pixels of one tile; what `Tile.read` does.
+    """Pixels of one tile; what `Tile.read` does. `details`: the tile's, where they are known.
 
     Bands of another group than the answer's: coarser ones are repeated; finer ones are
     averaged over their valid pixels, except class and quality bands, which are always the
@@ -371,7 +375,16 @@ def read_tile(
     else:
         _check_out(out, shape, dtype)
     mask = np.empty(shape, np.bool_)
-    read_into(backend, row, plans, out, mask, radiometry=radiometry, cloud_mask=cloud_mask)
+    read_into(
+        backend,
+        row,
+        plans,
+        out,
+        mask,
+        radiometry=radiometry,
+        cloud_mask=cloud_mask,
+        details=details,
+    )
     return TileArray(
         data=out,
         mask=mask,
