@@ -136,9 +136,9 @@ def _open_raster(reader: str, source: Source, member: str, options: ReadOptions)
         is_geographic=crs.is_geographic,
         metres_per_unit=1.0 if crs.is_geographic else crs.axis_info[0].unit_conversion_factor,
     )
-    bands = []
-    for number, info in _band_infos(header, resolution_m):
-        bands.append(SceneBand(info, source.band(member, number)))
+    # First, since opening a band says which file has a dtype that cannot be stored.
+    opened = {number: source.band(member, number) for number in _pixel_bands(header)}
+    bands = [SceneBand(info, opened[number]) for number, info in _band_infos(header, resolution_m)]
     if not bands:
         raise UnreadableSourceError(f"{file.name}: no band besides a mask")
     span = options.time or time_from_tags(header.tags) or time_from_name(member)
@@ -228,13 +228,17 @@ def _short_tags(tags: dict[str, str]) -> dict[str, str]:
     return {name[:128]: value[:TAG_CHARACTERS_MAX] for name, value in kept}
 
 
+def _pixel_bands(header: RasterHeader) -> Iterator[int]:
+    """Numbers of the bands that are not masks."""
+    return (number for number, band in enumerate(header.bands, start=1) if band.color != "alpha")
+
+
 def _band_infos(header: RasterHeader, resolution_m: float) -> Iterator[tuple[int, BandInfo]]:
     """(number in the file, description) of each band that is not a mask."""
     taken: set[str] = set()
     generic = {f"B{number}" for number in range(1, len(header.bands) + 1)}
-    for number, band in enumerate(header.bands, start=1):
-        if band.color == "alpha":
-            continue
+    for number in _pixel_bands(header):
+        band = header.bands[number - 1]
         name = band.description or ""
         # A description serves as name where it can be one and says which band it is.
         if not _BAND_NAME.match(name) or name in taken or name in generic - {f"B{number}"}:

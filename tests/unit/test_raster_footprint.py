@@ -23,7 +23,9 @@ def grid(
     return SourceGrid(CRS.from_user_input(crs).to_wkt(), transform, height, width, 512, 512)
 
 
-def north_up(crs: str, left: float, top: float, pixel: float, height: int, width: int) -> SourceGrid:
+def north_up(
+    crs: str, left: float, top: float, pixel: float, height: int, width: int
+) -> SourceGrid:
     return grid(crs, (pixel, 0.0, left, 0.0, -pixel, top), height, width)
 
 
@@ -42,7 +44,9 @@ GRIDS = {
     "globe with a margin": north_up("EPSG:4326", -180.25, 90.25, 0.5, 361, 721),
     "older datum": north_up("EPSG:4267", -180, 80, 0.1, 1700, 3600),
     "grads": north_up("EPSG:4807", 0, 55, 0.1, 100, 100),
-    "web Mercator globe": north_up("EPSG:3857", -MERCATOR_M, MERCATOR_M, MERCATOR_M / 128, 256, 256),
+    "web Mercator globe": north_up(
+        "EPSG:3857", -MERCATOR_M, MERCATOR_M, MERCATOR_M / 128, 256, 256
+    ),
     "web Mercator": north_up("EPSG:3857", -8e6, 4e6, 20, 2000, 2000),
     "Mollweide globe": north_up("ESRI:54009", -18_040_096, 9_020_048, 20_000, 902, 1804),
     "plate carree globe": north_up("EPSG:4087", -20_037_508.34, 10_018_754.17, 50_000, 401, 802),
@@ -159,9 +163,7 @@ def test_a_box_of_degrees_is_exact() -> None:
     """A raster on the geohash lattice names its own cells, none of their neighbours."""
     bounds = GEOHASH.bounds("u4pru")
     width, height = bounds.east - bounds.west, bounds.north - bounds.south
-    source = grid(
-        "EPSG:4326", (width / 64, 0, bounds.west, 0, -height / 64, bounds.north), 64, 64
-    )
+    source = grid("EPSG:4326", (width / 64, 0, bounds.west, 0, -height / 64, bounds.north), 64, 64)
     assert covering(GEOHASH, footprint(source), 5) == ["u4pru"]
 
 

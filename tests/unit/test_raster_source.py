@@ -26,7 +26,18 @@ def numbers(dtype: str, height: int = 40, width: int = 50) -> np.ndarray:
 
 @pytest.mark.parametrize(
     "dtype",
-    ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64"],
+    [
+        "uint8",
+        "int8",
+        "uint16",
+        "int16",
+        "uint32",
+        "int32",
+        "uint64",
+        "int64",
+        "float32",
+        "float64",
+    ],
 )
 def test_every_real_dtype_reads_as_it_is(make_raster: MakeRaster, dtype: str) -> None:
     data = numbers(dtype)
@@ -185,9 +196,7 @@ class TestThreads:
     def test_bands_share_a_file_until_the_last_one_closes(self, make_raster: MakeRaster) -> None:
         closed: list[bool] = []
         data = np.concatenate([numbers("uint8"), numbers("uint8") + 1])
-        file = RasterFile(
-            str(make_raster("a.tif", data)), on_close=lambda: closed.append(True)
-        )
+        file = RasterFile(str(make_raster("a.tif", data)), on_close=lambda: closed.append(True))
         first, second = RasterBand(file, 1), RasterBand(file, 2)
         file.close()
         first.close()

@@ -90,9 +90,10 @@ def test_names_that_would_escape(
 
 
 def test_the_same_name_twice(tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match="Duplicate name"), zipfile.ZipFile(
-        tmp_path / "twice.zip", "w"
-    ) as target:
+    with (
+        pytest.warns(UserWarning, match="Duplicate name"),
+        zipfile.ZipFile(tmp_path / "twice.zip", "w") as target,
+    ):
         target.writestr("a.xml", "1")
         target.writestr("a.xml", "2")
     refused(tmp_path / "twice.zip", "'a.xml' is there twice")
@@ -224,8 +225,9 @@ class TestDamage:
             content = bytearray(path.read_bytes())
             content[2000] ^= 0xFF
             path.write_bytes(bytes(content))
-            with Source(path) as source, pytest.raises(
-                UnreadableSourceError, match=r"bad\.zip.*a\.jp2"
+            with (
+                Source(path) as source,
+                pytest.raises(UnreadableSourceError, match=r"bad\.zip.*a\.jp2"),
             ):
                 source.sha256("a.jp2")
 

@@ -80,7 +80,11 @@ class TestFinding:
         assert sorted(found("**")) == EVERYTHING
 
     def test_each_source_comes_once_where_it_was_first_named(self) -> None:
-        assert found("deep", "b.tif", ".", "./b.tif")[:3] == ["deep/d.jp2", "deep/er/c.tif", "b.tif"]
+        assert found("deep", "b.tif", ".", "./b.tif")[:3] == [
+            "deep/d.jp2",
+            "deep/er/c.tif",
+            "b.tif",
+        ]
         assert sorted(found("deep", "b.tif", ".", str(Path("a.tif").absolute()))) == EVERYTHING
 
     def test_a_name_with_pattern_characters_is_a_name_first(self, tree: Path) -> None:

@@ -85,7 +85,9 @@ def test_what_no_reader_claims(tmp_path: Path) -> None:
 
 def test_an_unknown_reader_is_told_the_known_ones(make_raster: MakeRaster) -> None:
     path = make_raster("a.tif", np.ones((1, 4, 4), "uint8"))
-    with pytest.raises(InvalidInputError, match=r"unknown reader 'landsat'.*sentinel-2-l1c.*geotiff"):
+    with pytest.raises(
+        InvalidInputError, match=r"unknown reader 'landsat'.*sentinel-2-l1c.*geotiff"
+    ):
         open_source(path, reader="landsat")
 
 
@@ -186,7 +188,9 @@ def test_a_broken_plug_in_is_named_where_it_may_be_missed(
     open_source(make_raster("a.tif", np.ones((1, 4, 4), "uint8")))[0].close()
     path = tmp_path / "x.bin"
     path.write_bytes(b"?")
-    with pytest.raises(UnreadableSourceError, match="plug-in my-plug could not be loaded") as caught:
+    with pytest.raises(
+        UnreadableSourceError, match="plug-in my-plug could not be loaded"
+    ) as caught:
         open_source(path)
     assert why in str(caught.value)
 

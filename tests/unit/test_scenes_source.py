@@ -96,8 +96,9 @@ def test_a_file_is_its_own_member(make_raster: MakeRaster) -> None:
 
 
 def test_metadata_has_a_size_limit(product: Path) -> None:
-    with Source(product) as opened, pytest.raises(
-        UnreadableSourceError, match=r"about\.xml: 4 bytes, expected at most 3"
+    with (
+        Source(product) as opened,
+        pytest.raises(UnreadableSourceError, match=r"about\.xml: 4 bytes, expected at most 3"),
     ):
         opened.open_bytes("about.xml", 3)
 
@@ -200,8 +201,9 @@ class TestBands:
         with Source(product) as opened, pytest.raises(UnreadableSourceError, match=r"b3\.tif"):
             opened.band("GRANULE/b3.tif")
         before = open_files()
-        with Source(packed(product, "zip")) as opened, pytest.raises(
-            UnreadableSourceError, match=r"product-zip\.zip!product/GRANULE/b3\.tif"
+        with (
+            Source(packed(product, "zip")) as opened,
+            pytest.raises(UnreadableSourceError, match=r"product-zip\.zip!product/GRANULE/b3\.tif"),
         ):
             opened.band("product/GRANULE/b3.tif")
         assert open_files() == before
