@@ -115,7 +115,8 @@ def ingest(
     columns = PLAN_COLUMNS if flags["dry_run"] else COLUMNS
     fields = (*FIELDS, "oversampling") if flags["dry_run"] else FIELDS
     failed = 0
-    with session.open_store(mode="a") as store, IngestView(session) as view:
+    opened = session.open_for_planning() if flags["dry_run"] else session.open_store(mode="a")
+    with opened as store, IngestView(session) as view:
 
         def rows(results: Iterable[SceneResult]) -> Iterator[dict[str, Any]]:
             nonlocal failed
@@ -129,5 +130,6 @@ def ingest(
             rows(results), session.listing_format(output_format), fields=fields, columns=columns
         )
     if failed:
-        session.note(f"{failed} of {total} failed; everything else is stored")
+        stored = "" if failed == total or flags["dry_run"] else "; everything else is stored"
+        session.note(f"{failed} of {total} failed{stored}")
         sys.exit(1)

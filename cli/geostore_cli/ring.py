@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import click
 
-from geostore_cli.listing import write_pairs
+from geostore_cli.listing import Column, bytes_text, write_listing, write_pairs
 from geostore_cli.parameters import format_option
 from geostore_cli.session import Session, command, pass_session
 
 __all__ = ["ring"]
+
+COLUMNS = (
+    Column("node"),
+    Column("slots", justify="right"),
+    Column("slots_used", "slots used", justify="right"),
+    Column("tiles", justify="right"),
+    Column("bytes", "size", bytes_text, "right"),
+    Column("path", long=True),
+)
 
 
 @command()
@@ -31,9 +40,12 @@ def ring(
     """
     if (dataset is None) != (geocode is None):
         raise click.UsageError("--dataset and --geocode go together")
+    chosen = session.listing_format(output_format)
     with session.open_store() as store:
-        if dataset is None or geocode is None:
-            value = store.ring()
-        else:
-            value = store.locate(dataset, geocode)
-    write_pairs(value, session.listing_format(output_format))
+        if dataset is not None and geocode is not None:
+            placement = store.locate(dataset, geocode).to_json()
+            shown = {**placement, "nodes": ", ".join(placement["nodes"])}
+            write_pairs(placement, chosen, shown=shown)
+            return
+        rows = [share.to_json() for share in store.ring()]
+    write_listing(rows, chosen, fields=tuple(column.name for column in COLUMNS), columns=COLUMNS)

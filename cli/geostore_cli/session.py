@@ -10,13 +10,17 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
+
+from geostore.errors import NotFoundError
 
 if TYPE_CHECKING:
     from geostore.api import Store
@@ -45,7 +49,8 @@ class _Messages(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            message(f"{record.levelname.lower()}: {record.getMessage()}")
+            whose = "" if record.name.startswith("geostore") else f"{record.name}: "
+            message(f"{record.levelname.lower()}: {whose}{record.getMessage()}")
         except Exception:  # noqa: BLE001 - logging's own contract: a bad record must not end the run
             self.handleError(record)
 
@@ -94,6 +99,21 @@ class Session:
 
         self.start_logging()
         return open_store(self.settings.store, mode=mode)
+
+    @contextmanager
+    def open_for_planning(self) -> Iterator[Store]:
+        """The store to read; where there is none an empty one elsewhere, gone afterwards."""
+        try:
+            store = self.open_store()
+        except NotFoundError:
+            with TemporaryDirectory(prefix="geostore-plan-") as directory:
+                self.store = directory
+                del self.settings
+                with self.open_store(mode="a") as store:
+                    yield store
+        else:
+            with store:
+                yield store
 
     def listing_format(self, given: str | None, *, default_pipe: str = "jsonl") -> str:
         """How a listing is written: as asked, else a table for eyes and lines for programs."""

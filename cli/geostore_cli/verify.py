@@ -9,9 +9,12 @@ import click
 from geostore_cli.listing import Column, bytes_text, json_text, write_listing
 from geostore_cli.parameters import format_option
 from geostore_cli.progress import StepView
-from geostore_cli.session import Session, command, pass_session
+from geostore_cli.session import Session, command, message, pass_session
 
 __all__ = ["verify"]
+
+NAMED_MAX = 10
+"""How many problems are named on stderr beside their listing on stdout."""
 
 
 @command()
@@ -24,12 +27,17 @@ def verify(session: Session, *, rebuild: bool, output_format: str | None) -> Non
     Reads every stored byte. Lists what is wrong, and exits with 1 if anything is. With
     --rebuild the catalog's own content is set aside and made again from the tile files.
     """
+    from geostore.api import rebuild as make_anew
+
     chosen = session.listing_format(output_format)
-    with (
-        session.open_store(mode="a" if rebuild else "r") as store,
-        StepView(session, "verify") as view,
-    ):
-        report = store.verify(rebuild=rebuild, progress=view)
+    with StepView(session, "verify") as view:
+        if rebuild:
+            # Not through an open store: one whose catalog is gone cannot be opened.
+            session.start_logging()
+            report = make_anew(session.settings.store, progress=view)
+        else:
+            with session.open_store() as store:
+                report = store.verify(progress=view)
     value = report.to_json()
     if chosen == "jsonl":
         click.echo(json_text(value))
@@ -42,12 +50,17 @@ def verify(session: Session, *, rebuild: bool, output_format: str | None) -> Non
         )
     read = f"{report.tiles:,} tile{'' if report.tiles == 1 else 's'}, {bytes_text(report.bytes)}"
     found = len(report.problems)
-    if found:
-        # Said at -q too: it is the answer to what was asked.
-        click.echo(
-            f"geostore: {click.style('error:', fg='red', bold=True)} {read} are good;"
-            f" {found} problem{'' if found == 1 else 's'} found",
-            err=True,
-        )
+    problems = f"{found} problem{'' if found == 1 else 's'}"
+    lost = any(str(problem.kind) in ("corrupt", "missing") for problem in report.problems)
+    if report.is_rebuilt and not lost:
+        set_right = f"; {problems} set right" if found else ""
+        session.note(f"{read}: all good; the catalog was made anew{set_right}")
+    elif found:
+        after = "the catalog was made anew without them" if report.is_rebuilt else "nothing changed"
+        if chosen != "table":
+            for problem in report.problems[:NAMED_MAX]:
+                message(f"error: {problem}")
+        message(f"error: {problems} found; the rest is good ({read}); {after}")
         sys.exit(1)
-    session.note(f"{read}: all good{'; the catalog was rebuilt' if report.is_rebuilt else ''}")
+    else:
+        session.note(f"{read}: all good")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,6 +13,7 @@ from geostore.api.selection import PathLike, Selection
 from geostore.api.tile import Names
 
 if TYPE_CHECKING:
+    from geostore.api.placement import NodeShare, Placement
     from geostore.backends import Backend
     from geostore.node import StoreStatus, VerifyReport
     from geostore.query import SortKey
@@ -270,6 +272,39 @@ class Store:
     ) -> VerifyReport:
         """Reads and checks every file and record; `rebuild` makes the catalog anew from files."""
         return self._backend.verify(progress, rebuild=rebuild)
+
+    def ring(self) -> list[NodeShare]:
+        """The nodes and what each owns; an embedded store is one that owns every slot."""
+        from geostore.api.placement import EMBEDDED_NODE, NodeShare
+        from geostore.ring import SLOTS_TOTAL
+
+        state = self.status()
+        return [
+            NodeShare(
+                node=EMBEDDED_NODE,
+                path=state.path,
+                slots=SLOTS_TOTAL,
+                slots_used=state.slots_used,
+                tiles=state.tiles,
+                bytes=state.bytes,
+            )
+        ]
+
+    def locate(self, dataset: str, geocode: str) -> Placement:
+        """Placement key, slot, node and directory of a geocode's tiles.
+
+        Raises:
+            NotFoundError: an unknown dataset.
+            InvalidInputError: not a geocode of its cells, or too short to name one slot.
+        """
+        from geostore.api.placement import locate
+
+        return locate(
+            Path(self.name),
+            self.dataset(dataset),
+            geocode,
+            lambda code: self.query(dataset=dataset, geocode=code).count(),
+        )
 
     def close(self) -> None:
         """Releases files and the writer lock. Closing twice is harmless."""

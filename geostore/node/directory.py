@@ -64,11 +64,15 @@ class StoreDirectory:
     def dataset_tiles(self, dataset_id: str) -> Path:
         return self.tiles / dataset_id
 
+    def slot_tiles(self, dataset_id: str, slot: int) -> Path:
+        """Where a dataset's tiles of one slot lie."""
+        return self.tiles / dataset_id / f"{slot:03x}"
+
     def tile_file(self, key: TileKey, placement: int) -> Path:
         """Where a tile lies: a pure function of its key and its dataset's placement length."""
         slot = slot_of(placement_key(key.geocode, placement))
         name = f"{key.geocode}.{_digest(key.scene, key.version)}{TILE_SUFFIX}"
-        return self.tiles / key.dataset_id / f"{slot:03x}" / name
+        return self.slot_tiles(key.dataset_id, slot) / name
 
     def commit_file(self, dataset_id: str, scene: str) -> Path:
         return self.commits / dataset_id / f"{_digest(scene)}.json"

@@ -1,0 +1,98 @@
+"""Where tiles lie: what `geostore ring` and `Store.locate` answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from geostore.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from geostore.types import DatasetDefinition
+
+__all__ = ["EMBEDDED_NODE", "NodeShare", "Placement", "locate"]
+
+EMBEDDED_NODE = "local"
+"""What an embedded store's only node is called in the `nodes` of its tiles."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeShare:
+    """One node of the ring and what it owns."""
+
+    node: str
+    path: str
+    """Its directory."""
+    slots: int
+    """Of the ring's 4096."""
+    slots_used: int
+    """How many of them hold tile files."""
+    tiles: int
+    bytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Where the tiles of a cell, or of all cells under a geocode, lie."""
+
+    dataset: str
+    geocode: str
+    placement_key: str
+    """The leading characters that are hashed."""
+    slot: int
+    """0..4095, the top 12 bits of the key's SHA-1."""
+    nodes: tuple[str, ...]
+    path: str
+    """The directory of the slot's tile files."""
+    tiles: int
+    """How many tiles the geocode has now."""
+
+    def to_json(self) -> dict[str, Any]:
+        value = asdict(self)
+        value["nodes"] = list(self.nodes)
+        return value
+
+
+def locate(
+    root: Path, definition: DatasetDefinition, geocode: str, count: Callable[[str], int]
+) -> Placement:
+    """The placement of a geocode in the embedded store at `root`.
+
+    `count` says how many tiles a valid geocode has.
+
+    Raises:
+        InvalidInputError: not a geocode of the dataset's scheme, longer than its cells, or
+            too short to name one slot.
+    """
+    from geostore.grid import scheme
+    from geostore.node import StoreDirectory
+    from geostore.ring import placement_key, slot_of
+
+    code = scheme(definition.scheme).validate(geocode)
+    length, characters = definition.length, definition.placement
+    if length is None or characters is None:
+        raise InvalidInputError(
+            f"dataset {definition.name!r} has no cell length yet: its first scene fixes it"
+        )
+    if not characters <= len(code) <= length:
+        expected = f"{length}" if characters == length else f"{characters} to {length}"
+        raise InvalidInputError(
+            f"geocode {code!r} of {len(code)} characters: dataset {definition.name!r} places"
+            f" cells of {length} by their first {characters}; expected {expected}"
+        )
+    key = placement_key(code, characters)
+    slot = slot_of(key)
+    return Placement(
+        dataset=definition.name,
+        geocode=code,
+        placement_key=key,
+        slot=slot,
+        nodes=(EMBEDDED_NODE,),
+        path=str(StoreDirectory(root).slot_tiles(definition.id, slot)),
+        tiles=count(code),
+    )
