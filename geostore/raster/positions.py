@@ -36,6 +36,9 @@ TOLERANCE_PX = 1e-6
 _NODES = 8
 _PATCH_MIN_PX = 16
 _EDGE_SAMPLES = 33
+_PRODUCT_SIZE_MAX = 16_384
+"""Elements of one matrix product: below what makes BLAS start threads of its own, which would
+only get in the way of ingest's (measured: two workers were slower than one)."""
 
 _Floats = npt.NDArray[np.float64]
 _Transform = tuple[float, float, float, float, float, float]
@@ -182,6 +185,15 @@ def _mapping(window: LatticeWindow, grid: SourceGrid) -> tuple[_Mapping, bool]:
     return _Mapping(transformer, window.transform, inverse, shift), around
 
 
+def _evaluate(nodes: _Floats, out: _Floats) -> None:
+    """The interpolating polynomial at every pixel centre of a patch."""
+    height, width = out.shape
+    down, across = _pixel_basis(height), nodes @ _pixel_basis(width).T
+    band = max(1, _PRODUCT_SIZE_MAX // width)
+    for start in range(0, height, band):
+        np.matmul(down[start : start + band], across, out=out[start : start + band])
+
+
 def _fill(
     mapping: _Mapping, columns: _Floats, rows: _Floats, left: int, top: int
 ) -> None:
@@ -204,9 +216,8 @@ def _fill(
             for nodes, true in ((node_columns, true_columns), (node_rows, true_rows))
         )
         if worst <= TOLERANCE_PX:
-            down, along = _pixel_basis(height), _pixel_basis(width)
-            np.matmul(down, node_columns @ along.T, out=columns)
-            np.matmul(down, node_rows @ along.T, out=rows)
+            _evaluate(node_columns, columns)
+            _evaluate(node_rows, rows)
             return
     half_h, half_w = (height + 1) // 2, (width + 1) // 2
     for r0, r1 in ((0, half_h), (half_h, height)):
