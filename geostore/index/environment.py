@@ -19,7 +19,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -56,6 +56,7 @@ MAP_BYTES_MIN = 1 << 30
 GROW_ATTEMPTS_MAX = 16
 READERS_MAX = 1024
 DATABASES_MAX = 32
+PROBE_BYTES = 1 << 20
 SHORTFALL_PAGES_MAX = 64
 """Pages that LMDB may have allocated at the file's end and never written."""
 
@@ -147,7 +148,7 @@ class Environment:
                 environment = cls(Path(name), writable=writable, map_bytes=map_bytes)
                 _registry[name] = environment
             elif writable:
-                environment._make_writable()  # noqa: SLF001 - one of its own kind
+                environment._make_writable()
             environment._users += 1
             return environment
 
@@ -223,25 +224,33 @@ class Environment:
         """A file that ends before its last page would kill the process (SIGBUS) when read."""
         page_bytes = environment.stat()["psize"]
         pages = environment.info()["last_pgno"] + 1
-        present = path.stat().st_size // page_bytes
+        size = path.stat().st_size
+        present = size // page_bytes
+        if present >= pages:
+            return
         if present + SHORTFALL_PAGES_MAX < pages:
             raise CorruptDataError(
                 f"{path}: {present} pages, expected {pages}: the file was cut short;"
                 " rebuild the catalog from the tile files"
             )
+        # Pages that LMDB never wrote, or a cut: zeros there are recognised as no page.
+        # fallocate only ever lengthens a file, so a writer beside us is not in danger.
+        with suppress(OSError):
+            _lengthen(path, pages * page_bytes - size)
 
     def _open_databases(
         self, environment: lmdb.Environment, *, fresh: bool, create: bool
     ) -> Databases:
         names = _database_names()
+        meta = None
         if not self._is_writable:
-            try:
-                handles = {name: environment.open_db(name.encode(), create=False) for name in names}
-            except lmdb.NotFoundError:
-                handles = {}
-            with environment.begin() as txn:
-                self._check_format(txn, handles.get("meta"))
-            return Databases(handles)
+            with suppress(lmdb.NotFoundError, lmdb.IncompatibleError):
+                meta = environment.open_db(b"meta", create=False)
+            with environment.begin() as reading:
+                self._check_format(reading, meta)
+            return Databases(
+                {name: environment.open_db(name.encode(), create=False) for name in names}
+            )
         # py-lmdb keeps the handles of a writing transaction only; one that writes nothing
         # does not touch the disk.
         txn = environment.begin(write=True)
@@ -250,13 +259,9 @@ class Environment:
             fresh = fresh or (create and txn.stat()["entries"] == 0)
             if fresh:
                 text = json.dumps({"name": FORMAT_NAME, "version": FORMAT_VERSION})
-                meta = environment.open_db(b"meta", txn=txn)
-                txn.put(FORMAT_KEY, text.encode(), db=meta)
-            try:
+                txn.put(FORMAT_KEY, text.encode(), db=environment.open_db(b"meta", txn=txn))
+            with suppress(lmdb.NotFoundError, lmdb.IncompatibleError):
                 meta = environment.open_db(b"meta", txn=txn, create=False)
-            except (lmdb.NotFoundError, lmdb.IncompatibleError):
-                self._check_format(txn, None)
-                raise
             self._check_format(txn, meta)
             handles = {
                 name: environment.open_db(name.encode(), txn=txn, create=fresh) for name in names
@@ -447,6 +452,17 @@ class Environment:
             logger.info("catalog=%s map_bytes=%d grows to=%d", self.directory, size, 2 * size)
             environment.set_mapsize(2 * size)
 
+    def is_disk_full(self) -> bool:
+        """Whether the file could not grow now.
+
+        LMDB reports a short write, which is how a disk says that it is full, as EIO.
+        """
+        try:
+            _lengthen(self.directory / DATA_FILE, PROBE_BYTES)
+        except OSError as error:
+            return error.errno in _FULL
+        return False
+
     def fail(self, reason: str) -> None:
         """Refuses further writes: after a failed fsync the kernel may have dropped pages."""
         self._failure = reason
@@ -462,6 +478,16 @@ class Environment:
                 "num_readers": info["num_readers"],
                 "page_bytes": environment.stat()["psize"],
             }
+
+
+def _lengthen(path: Path, byte_count: int) -> None:
+    """Appends zeros, taking the room for them now."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(descriptor, os.fstat(descriptor).st_size, byte_count)
+    finally:
+        os.close(descriptor)
 
 
 def _fsync_directory(directory: Path) -> None:
@@ -484,7 +510,8 @@ def _is_errno(error: lmdb.Error, numbers: set[int]) -> bool:
 
 def _translate(error: lmdb.Error, environment: Environment) -> GeostoreError:
     where = f"catalog {environment.directory}"
-    if isinstance(error, lmdb.DiskError) or _is_errno(error, _FULL):
+    full = isinstance(error, lmdb.DiskError) or _is_errno(error, _FULL)
+    if full or (_is_errno(error, {errno.EIO}) and environment.is_disk_full()):
         return StorageFullError(f"{where}: the disk is full ({error}); nothing was changed")
     if isinstance(error, lmdb.PanicError) or _is_errno(error, _FAILED):
         environment.fail(str(error))
