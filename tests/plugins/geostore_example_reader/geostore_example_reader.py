@@ -1,7 +1,7 @@
 """A reader of captures: a folder or archive with `capture.json` and one GeoTIFF a band.
 
-    {"id": "C-0042", "time": "2024-05-01T10:30:00Z", "platform": "drone-7",
-     "bands": {"green": "green.tif", "nir": "near_infrared.tif"}}
+{"id": "C-0042", "time": "2024-05-01T10:30:00Z", "platform": "drone-7",
+ "bands": {"green": "green.tif", "nir": "near_infrared.tif"}}
 """
 
 from __future__ import annotations

@@ -1,0 +1,444 @@
+"""Sentinel-2 products made up file by file: layouts, radiometry, and all that can be broken."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+from geostore.errors import UnreadableSourceError
+from geostore.scenes import CloudLayer, Scene, detect, open_source
+from geostore.types import BandRole
+
+L1C_BANDS = "B01 B02 B03 B04 B05 B06 B07 B08 B8A B09 B10 B11 B12".split()
+L2A_BANDS = [band for band in L1C_BANDS if band != "B10"]
+NATIVE_M = dict.fromkeys(L1C_BANDS, 20) | dict.fromkeys(["B02", "B03", "B04", "B08"], 10)
+NATIVE_M |= dict.fromkeys(["B01", "B09", "B10"], 60)
+
+
+def write_jp2(path: Path, data: np.ndarray, pixel_m: float) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    bands = data if data.ndim == 3 else data[None]
+    with rasterio.open(
+        path,
+        "w",
+        driver="JP2OpenJPEG",
+        count=bands.shape[0],
+        height=bands.shape[1],
+        width=bands.shape[2],
+        dtype=data.dtype,
+        crs="EPSG:32629",
+        transform=rasterio.Affine(pixel_m, 0, 499_980, 0, -pixel_m, 5_900_040),
+        quality=100,
+        reversible="YES",
+    ) as target:
+        target.write(bands)
+
+
+def band_pixels(band: str, side: int) -> np.ndarray:
+    """Numbers that tell bands apart; the left third has no data."""
+    rows, columns = np.indices((side, side))
+    pixels = 1000 + 10 * L1C_BANDS.index(band) + rows * 7 + columns
+    return np.where(columns < side // 3, 0, pixels).astype("uint16")
+
+
+@dataclass
+class Safe:
+    """A product of 1200 m x 1200 m, written under `folder`."""
+
+    folder: Path
+    level: str = "L1C"
+    baseline: str = "0206"
+    tile: str = "29UNU"
+    info: str = ""
+    """More XML inside Product_Info."""
+    characteristics: str = ""
+    """More XML inside Product_Image_Characteristics."""
+    product_uri: str | None = None
+    sensing_time: str | None = "2022-10-05T11:56:49.581767Z"
+    images: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return (
+            f"S2B_MSI{self.level}_20221005T115411_N{self.baseline}_R023_T{self.tile}"
+            "_20221005T164454"
+        )
+
+    @property
+    def path(self) -> Path:
+        return self.folder / f"{self.name}.SAFE"
+
+    @property
+    def granule(self) -> Path:
+        return self.path / "GRANULE" / f"{self.level}_T{self.tile}_A038058_20221005T115407"
+
+    def metadata(self) -> Safe:
+        quantification = (
+            "<QUANTIFICATION_VALUE>10000</QUANTIFICATION_VALUE>"
+            if self.level == "L1C"
+            else "<BOA_QUANTIFICATION_VALUE>10000</BOA_QUANTIFICATION_VALUE>"
+            "<AOT_QUANTIFICATION_VALUE>1000.0</AOT_QUANTIFICATION_VALUE>"
+            "<WVP_QUANTIFICATION_VALUE>1000.0</WVP_QUANTIFICATION_VALUE>"
+        )
+        uri = f"{self.name}.SAFE" if self.product_uri is None else self.product_uri
+        self.granule.mkdir(parents=True, exist_ok=True)
+        (self.path / f"MTD_MSI{self.level}.xml").write_text(
+            f"""<?xml version="1.0"?>
+<n1:User_Product xmlns:n1="https://psd-14.sentinel2.eo.esa.int/PSD/X.xsd"><n1:General_Info>
+<Product_Info><PRODUCT_START_TIME>2022-10-05T11:54:11.024Z</PRODUCT_START_TIME>
+<PRODUCT_URI>{uri}</PRODUCT_URI><PROCESSING_BASELINE>{self.baseline}</PROCESSING_BASELINE>
+<Datatake datatakeIdentifier="GS2B"><SPACECRAFT_NAME>Sentinel-2B</SPACECRAFT_NAME>
+<SENSING_ORBIT_NUMBER>23</SENSING_ORBIT_NUMBER></Datatake>{self.info}</Product_Info>
+<Product_Image_Characteristics><Special_Values><SPECIAL_VALUE_TEXT>NODATA</SPECIAL_VALUE_TEXT>
+<SPECIAL_VALUE_INDEX>0</SPECIAL_VALUE_INDEX></Special_Values>{quantification}
+{self.characteristics}</Product_Image_Characteristics></n1:General_Info>
+<n1:Quality_Indicators_Info><Cloud_Coverage_Assessment>12.5</Cloud_Coverage_Assessment>
+</n1:Quality_Indicators_Info></n1:User_Product>"""
+        )
+        if self.sensing_time is not None:
+            (self.granule / "MTD_TL.xml").write_text(
+                f"<n1:Tile xmlns:n1='x'><TILE_ID>S2B_OPER_MSI_L1C_TL_ATOS_20221005T153022_A038058_"
+                f"T{self.tile}_N04.00</TILE_ID><SENSING_TIME>{self.sensing_time}</SENSING_TIME>"
+                "<Tile_Angles><Mean_Sun_Angle><ZENITH_ANGLE>57.8</ZENITH_ANGLE>"
+                "<AZIMUTH_ANGLE>172.8</AZIMUTH_ANGLE></Mean_Sun_Angle></Tile_Angles></n1:Tile>"
+            )
+        return self
+
+    def l1c(self, bands: Iterable[str] = L1C_BANDS) -> Safe:
+        for band in bands:
+            size = NATIVE_M[band]
+            path = self.granule / "IMG_DATA" / f"T{self.tile}_20221005T115411_{band}.jp2"
+            write_jp2(path, band_pixels(band, 1200 // size), size)
+        return self
+
+    def l2a(self, layer: str, size: int, data: np.ndarray) -> Safe:
+        name = f"T{self.tile}_20221005T115411_{layer}_{size}m.jp2"
+        write_jp2(self.granule / "IMG_DATA" / f"R{size}m" / name, data, size)
+        return self
+
+    def quality(self, name: str, size: int, data: np.ndarray) -> Safe:
+        write_jp2(self.granule / "QI_DATA" / f"{name}_{size}m.jp2", data, size)
+        return self
+
+
+def opened(path: Path) -> Scene:
+    (scene,) = open_source(path)
+    return scene
+
+
+def offsets(element: str, bands: int = 13, value: str = "-1000") -> str:
+    return "".join(f'<{element} band_id="{band}">{value}</{element}>' for band in range(bands))
+
+
+class TestL1C:
+    def test_a_whole_product(self, tmp_path: Path) -> None:
+        safe = Safe(tmp_path).metadata().l1c()
+        scene = opened(safe.path)
+        assert scene.id == safe.name
+        assert scene.reader == "sentinel-2-l1c"
+        assert scene.platform == "sentinel-2b"
+        assert scene.time_us == scene.time_end_us == 1_664_971_009_581_767
+        assert (scene.missing, scene.cloud, scene.likelihood_band) == ((), None, None)
+        assert [band.info.name for band in scene.bands] == L1C_BANDS
+        assert [band.info.common_name for band in scene.bands] == (
+            "coastal blue green red rededge071 rededge075 rededge078 nir nir08 nir09 cirrus"
+            " swir16 swir22".split()
+        )
+        for band in scene.bands:
+            size = NATIVE_M[band.info.name]
+            expected = band_pixels(band.info.name, 1200 // size)
+            assert band.info.native_resolution_m == size
+            assert (band.info.nodata, band.info.scale, band.info.offset) == (0, 1e-4, 0.0)
+            pixels, valid = band.source.read(0, 0, *expected.shape)
+            np.testing.assert_array_equal(pixels, expected)
+            np.testing.assert_array_equal(valid, expected != 0)
+        assert scene.properties["mgrs_tile"] == "29UNU"
+        assert scene.properties["relative_orbit"] == 23
+        assert scene.properties["cloud_cover_product_percent"] == 12.5
+        assert scene.properties["sun_zenith_deg"] == 57.8
+        scene.close()
+
+    def test_a_missing_band_is_said_and_never_made_of_zeros(self, tmp_path: Path) -> None:
+        listed = "<IMAGE_FILE>GRANULE/x/IMG_DATA/x_B03</IMAGE_FILE>"
+        safe = Safe(tmp_path, info=listed).metadata().l1c(["B02", "B04", "B12"])
+        scene = opened(safe.path)
+        assert [band.info.name for band in scene.bands] == ["B02", "B04", "B12"]
+        assert scene.missing == tuple(b for b in L1C_BANDS if b not in ("B02", "B04", "B12"))
+        scene.close()
+
+    def test_the_offset_of_later_baselines_is_metadata(self, tmp_path: Path) -> None:
+        xml = offsets("RADIO_ADD_OFFSET").replace('"3">-1000', '"3">-500')
+        safe = Safe(tmp_path, baseline="0400", characteristics=xml).metadata().l1c(["B02", "B04"])
+        blue, red = opened(safe.path).bands
+        # band_id 1 is B02, band_id 3 is B04.
+        assert (blue.info.scale, blue.info.offset) == (1e-4, pytest.approx(-0.1))
+        assert red.info.offset == pytest.approx(-0.05)
+        # The pixels stay as stored.
+        np.testing.assert_array_equal(blue.source.read(0, 0, 120, 120)[0], band_pixels("B02", 120))
+
+    @pytest.mark.parametrize("xml", [offsets("RADIO_ADD_OFFSET", 14), offsets("RADIO_ADD_OFFSET", 1, "x")])
+    def test_offsets_that_make_no_sense(self, tmp_path: Path, xml: str) -> None:
+        safe = Safe(tmp_path, characteristics=xml).metadata().l1c(["B02"])
+        with pytest.raises(UnreadableSourceError, match=r"MTD_MSIL1C\.xml: RADIO_ADD_OFFSET"):
+            open_source(safe.path)
+
+    def test_zip_folder_and_renamed_folder_are_one_product(self, tmp_path: Path) -> None:
+        safe = Safe(tmp_path).metadata().l1c(["B01", "B02"])
+        first = opened(safe.path)
+        archives = [
+            Path(shutil.make_archive(str(tmp_path / "renamed"), "zip", tmp_path, safe.path.name)),
+            Path(shutil.make_archive(str(tmp_path / "flat"), "zip", safe.path)),
+            Path(shutil.make_archive(str(tmp_path / "packed"), "gztar", tmp_path, safe.path.name)),
+        ]
+        folder = shutil.copytree(safe.path, tmp_path / "renamed folder")
+        for path in (*archives, folder):
+            scene = opened(path)
+            assert (scene.id, scene.fingerprint) == (first.id, first.fingerprint)
+            np.testing.assert_array_equal(
+                scene.bands[1].source.read(0, 0, 120, 120)[0], band_pixels("B02", 120)
+            )
+            scene.close()
+        first.close()
+
+    def test_a_preview_changes_nothing(self, tmp_path: Path) -> None:
+        safe = Safe(tmp_path).metadata().l1c(["B02"])
+        before = opened(safe.path).fingerprint
+        write_jp2(
+            safe.granule / "IMG_DATA" / "T29UNU_20221005T115411_TCI.jp2",
+            np.zeros((3, 120, 120), "uint8"),
+            10,
+        )
+        scene = opened(safe.path)
+        assert scene.previews == ("TCI",)
+        assert [band.info.name for band in scene.bands] == ["B02"]
+        assert scene.fingerprint == before
+
+
+class TestL2A:
+    @pytest.fixture
+    def safe(self, tmp_path: Path) -> Safe:
+        xml = offsets("BOA_ADD_OFFSET")
+        return Safe(tmp_path, level="L2A", baseline="0400", characteristics=xml).metadata()
+
+    def test_a_band_of_several_sizes_is_its_finest_file(self, safe: Safe) -> None:
+        for size in (60, 10, 20):
+            safe.l2a("B02", size, band_pixels("B02", 1200 // size))
+        safe.l2a("B11", 60, band_pixels("B11", 20)).l2a("AOT", 20, np.full((60, 60), 90, "uint16"))
+        safe.l2a("AOT", 10, np.full((120, 120), 80, "uint16"))
+        scene = opened(safe.path)
+        assert {band.info.name: band.info.native_resolution_m for band in scene.bands} == {
+            "B02": 10.0,
+            "B11": 60.0,
+            "AOT": 10.0,
+        }
+        assert scene.missing == tuple(
+            band
+            for band in [*L2A_BANDS, "AOT", "WVP", "SCL", "CLDPRB", "SNWPRB"]
+            if band not in ("B02", "B11", "AOT")
+        )
+        blue, aot = scene.band("blue"), scene.band("AOT")
+        assert blue is not None
+        assert aot is not None
+        assert blue.info.offset == pytest.approx(-0.1)
+        assert (aot.info.role, aot.info.scale, aot.info.offset) == (BandRole.QUALITY, 1e-3, 0.0)
+        assert (scene.cloud, scene.likelihood_band) == (None, None)
+
+    def test_the_scene_classes_tell_cloud(self, safe: Safe) -> None:
+        classes = np.tile(np.arange(12, dtype="uint8"), (60, 5))
+        safe.l2a("B02", 10, band_pixels("B02", 120)).l2a("SCL", 20, classes)
+        scene = opened(safe.path)
+        scl = scene.band("SCL")
+        assert scl is not None
+        assert (scl.info.role, scl.info.nodata, scl.info.dtype) == (BandRole.CLASS, 0, "uint8")
+        assert scl.info.class_names["9"] == "cloud, high probability"
+        np.testing.assert_array_equal(scl.source.read(0, 0, 60, 60)[1], classes != 0)
+        assert scene.cloud == CloudLayer(
+            "SCL", "SCL 8,9,10", "classes", frozenset({8, 9, 10}), frozenset({0})
+        )
+
+    def test_probabilities_end_where_the_classes_of_their_size_end(self, safe: Safe) -> None:
+        probability = np.tile(np.arange(20, dtype="uint8") * 5, (20, 1))
+        classes = np.full((20, 20), 4, "uint8")
+        classes[:, :7] = 0
+        safe.l2a("B02", 10, band_pixels("B02", 120))
+        safe.l2a("SCL", 20, np.full((60, 60), 5, "uint8")).l2a("SCL", 60, classes)
+        safe.quality("MSK_CLDPRB", 60, probability).quality("MSK_SNWPRB", 60, probability)
+        scene = opened(safe.path)
+        assert scene.likelihood_band == "CLDPRB"
+        for name, role in (("CLDPRB", BandRole.LIKELIHOOD), ("SNWPRB", BandRole.QUALITY)):
+            band = scene.band(name)
+            assert band is not None
+            assert (band.info.role, band.info.nodata, band.info.unit) == (role, None, "percent")
+            pixels, valid = band.source.read(0, 0, 20, 20)
+            np.testing.assert_array_equal(pixels, probability)
+            np.testing.assert_array_equal(valid, classes != 0)
+
+    def test_the_mask_of_a_probability_is_part_of_the_fingerprint(self, safe: Safe) -> None:
+        safe.l2a("B02", 10, band_pixels("B02", 120)).l2a("SCL", 20, np.ones((60, 60), "uint8"))
+        safe.quality("MSK_CLDPRB", 60, np.ones((20, 20), "uint8"))
+        first = opened(safe.path).fingerprint
+        safe.l2a("SCL", 60, np.ones((20, 20), "uint8"))
+        assert opened(safe.path).fingerprint != first
+
+    def test_probability_alone_tells_cloud_from_a_half_on(self, safe: Safe) -> None:
+        safe.l2a("B02", 20, band_pixels("B02", 60))
+        safe.quality("MSK_CLDPRB", 60, np.full((20, 20), 3, "uint8"))
+        safe.quality("MSK_CLDPRB", 20, np.full((60, 60), 9, "uint8"))
+        scene = opened(safe.path)
+        assert scene.cloud == CloudLayer("CLDPRB", "CLDPRB >= 50", "likelihood", frozenset({50}))
+        band = scene.band("CLDPRB")
+        assert band is not None
+        pixels, valid = band.source.read(0, 0, 60, 60)
+        assert (pixels == 9).all()
+        # Without classes the reflectance of that size says where there is data.
+        np.testing.assert_array_equal(valid, band_pixels("B02", 60) != 0)
+
+
+class TestIdentity:
+    @pytest.mark.parametrize("uri", ["", "Not applicable", "../../etc/passwd", "S2A_x\x7f"])
+    def test_the_folder_names_a_product_whose_xml_does_not(self, tmp_path: Path, uri: str) -> None:
+        safe = Safe(tmp_path, product_uri=uri).metadata().l1c(["B01"])
+        assert opened(safe.path).id == safe.name
+
+    def test_no_name_anywhere(self, tmp_path: Path) -> None:
+        safe = Safe(tmp_path, product_uri="").metadata().l1c(["B01"])
+        folder = safe.path.rename(tmp_path / "product")
+        with pytest.raises(UnreadableSourceError, match="no product name"):
+            open_source(folder)
+
+    @pytest.mark.parametrize("sensing", [None, "", "soon"])
+    def test_without_a_sensing_time_the_product_starts_it(
+        self, tmp_path: Path, sensing: str | None
+    ) -> None:
+        safe = Safe(tmp_path, sensing_time=sensing).metadata().l1c(["B01"])
+        scene = opened(safe.path)
+        assert scene.time_us == 1_664_970_851_024_000
+        assert scene.properties["mgrs_tile"] == "29UNU"
+
+    def test_an_old_product_of_two_tiles_is_two_scenes(self, tmp_path: Path) -> None:
+        """The format before December 2016, several granules a product."""
+        name = "S2A_OPER_PRD_MSIL1C_PDMC_20160113T023408_R097_V20160112T160642_20160112T160642"
+        folder = tmp_path / f"{name}.SAFE"
+        for tile, add in (("18SVG", 0), ("18SVH", 1)):
+            granule = (
+                folder / "GRANULE" / f"S2A_OPER_MSI_L1C_TL_SGS__20160112T212322_A002913_T{tile}_N02.01"
+            )
+            image = granule.name.replace("_N02.01", "_B01.jp2")
+            write_jp2(granule / "IMG_DATA" / image, band_pixels("B01", 20) + np.uint16(add), 60)
+            (granule / f"{granule.name.replace('MSI', 'MTD').replace('_N02.01', '')}.xml").write_text(
+                f"<T><TILE_ID>{granule.name}</TILE_ID>"
+                f"<SENSING_TIME>2016-01-12T16:06:4{add}.461Z</SENSING_TIME></T>"
+            )
+        (folder / f"{name.replace('PRD_MSI', 'MTD_SAF')}.xml").write_text(
+            f"<P><PRODUCT_URI>{name}.SAFE</PRODUCT_URI><QUANTIFICATION_VALUE>1000"
+            "</QUANTIFICATION_VALUE></P>"
+        )
+        first, second = open_source(folder)
+        assert (first.id, second.id) == (f"{name}_T18SVG", f"{name}_T18SVH")
+        assert second.time_us is not None
+        assert first.time_us is not None
+        assert second.time_us - first.time_us == 1_000_000
+        assert first.fingerprint != second.fingerprint
+        assert first.platform == "sentinel-2a"
+        assert first.bands[0].info.scale == 1e-3
+        np.testing.assert_array_equal(
+            second.bands[0].source.read(0, 0, 20, 20)[0], band_pixels("B01", 20) + 1
+        )
+        first.close()
+        second.close()
+
+
+class TestBroken:
+    def test_without_its_xml(self, tmp_path: Path) -> None:
+        for level in ("L1C", "L2A"):
+            safe = Safe(tmp_path, level=level).metadata()
+            safe.l1c(["B01"]) if level == "L1C" else safe.l2a("B01", 60, band_pixels("B01", 20))
+            (safe.path / f"MTD_MSI{level}.xml").unlink()
+            archive = shutil.make_archive(str(tmp_path / level), "zip", tmp_path, safe.path.name)
+            for path in (safe.path, Path(archive)):
+                with pytest.raises(UnreadableSourceError, match=rf"expected MTD_MSI{level}\.xml"):
+                    open_source(path)
+
+    def test_an_empty_safe_folder(self, tmp_path: Path) -> None:
+        (tmp_path / "x.SAFE").mkdir()
+        with pytest.raises(UnreadableSourceError, match=r"x\.SAFE: a SAFE product without"):
+            open_source(tmp_path / "x.SAFE")
+
+    def test_without_any_image(self, tmp_path: Path) -> None:
+        safe = Safe(tmp_path).metadata()
+        with pytest.raises(UnreadableSourceError, match=r"MTD_MSIL1C\.xml: no image of any band"):
+            open_source(safe.path)
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            b"",
+            b"<a><b></a>",
+            b"\xff\xfe\x00",
+            b"<?xml version='1.0' encoding='nonsense'?><a/>",
+            b"<!DOCTYPE a [<!ENTITY x 'y'>]><a>&x;</a>",
+            b"<!DOCTYPE a [<!ENTITY x SYSTEM 'file:///etc/passwd'>]><a>&x;</a>",
+            b"<!DOCTYPE a SYSTEM 'http://example.com/a.dtd'><a/>",
+        ],
+    )
+    def test_xml_that_is_damaged_or_hostile(self, tmp_path: Path, content: bytes) -> None:
+        safe = Safe(tmp_path).metadata().l1c(["B01"])
+        for path in (safe.path / "MTD_MSIL1C.xml", safe.granule / "MTD_TL.xml"):
+            before = path.read_bytes()
+            path.write_bytes(content)
+            with pytest.raises(
+                UnreadableSourceError, match=rf"{re.escape(path.name)}: not readable as XML"
+            ):
+                open_source(safe.path)
+            path.write_bytes(before)
+
+    def test_a_huge_xml(self, tmp_path: Path) -> None:
+        safe = Safe(tmp_path).metadata().l1c(["B01"])
+        with (safe.path / "MTD_MSIL1C.xml").open("r+b") as file:
+            file.truncate(1 << 26)
+        with pytest.raises(UnreadableSourceError, match=r"MTD_MSIL1C\.xml: 67108864 bytes"):
+            open_source(safe.path)
+
+    def test_an_image_that_is_cut_short(self, tmp_path: Path) -> None:
+        safe = Safe(tmp_path).metadata().l1c(["B01", "B02"])
+        image = next((safe.granule / "IMG_DATA").glob("*B02.jp2"))
+        image.write_bytes(image.read_bytes()[:-500])
+        scene = opened(safe.path)
+        with pytest.raises(UnreadableSourceError, match=r"_B02\.jp2: cannot read"):
+            scene.bands[1].source.read(0, 0, 120, 120)
+        scene.close()
+        image.write_bytes(b"")
+        with pytest.raises(UnreadableSourceError, match=r"_B02\.jp2: cannot open"):
+            open_source(safe.path)
+
+    def test_an_image_without_a_position(self, tmp_path: Path) -> None:
+        safe = Safe(tmp_path).metadata().l1c(["B01"])
+        image = next((safe.granule / "IMG_DATA").glob("*B01.jp2"))
+        with pytest.warns(rasterio.errors.NotGeoreferencedWarning), rasterio.open(
+            image, "w", driver="JP2OpenJPEG", count=1, height=20, width=20, dtype="uint16"
+        ) as target:
+            target.write(band_pixels("B01", 20), 1)
+        with pytest.raises(UnreadableSourceError, match=r"_B01\.jp2: the image states no CRS"):
+            open_source(safe.path)
+
+
+def test_levels_are_told_apart_by_content(tmp_path: Path) -> None:
+    for level in ("L1C", "L2A"):
+        safe = Safe(tmp_path, level=level).metadata()
+        reader = detect(safe.path)
+        assert reader is not None
+        assert reader.name == f"sentinel-2-{level.lower()}"
+        assert reader.defaults.resolutions_m == (10.0, 20.0, 60.0)
+        assert reader.defaults.lengths == {"geohash": 5, "quadtile": 13}
+
+
+def test_a_folder_of_products_is_no_product(tmp_path: Path) -> None:
+    Safe(tmp_path).metadata()
+    assert detect(tmp_path) is None
