@@ -13,6 +13,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import numpy as np
 
 from geostore.backends import EmbeddedBackend, open_embedded
 from geostore.errors import ConflictError
+from geostore.node.scene_states import is_settled
 from geostore.query import Query
 from geostore.tiles import TilePixels, encode_tile, make_schema
 from geostore.types import (
@@ -48,6 +50,7 @@ def make_definition(name: str = "a", dataset_id: str | None = None) -> DatasetDe
     )
 
 
+@cache
 def make_tile(
     definition: DatasetDefinition, scene: str, version: str, geocode: str
 ) -> EncodedTile:
@@ -215,6 +218,11 @@ def check_seen(backend: EmbeddedBackend, log: Path) -> list[str]:
     return wrong
 
 
+def tile_files(directory: Path) -> list[str]:
+    """Names of all files under `tiles/`."""
+    return sorted(path.name for path in (directory / "tiles").rglob("*") if path.is_file())
+
+
 def check_after_crash(directory: Path, log: Path) -> list[str]:
     """All that must hold after a kill: as found, after recovery, and after a re-run."""
     wrong = []
@@ -224,6 +232,14 @@ def check_after_crash(directory: Path, log: Path) -> list[str]:
     with open_embedded(directory, lock_now=True) as backend:
         wrong += [f"after recovery: {text}" for text in check_seen(backend, log)]
         wrong += [f"after recovery: {problem}" for problem in backend.verify().problems]
+        for scene in ("s1", "s2", "s3"):
+            record = backend.scene_record(A.id, scene)
+            if record is not None and not is_settled(record):
+                wrong.append(f"after recovery: {scene} is still {record.state}")
+        tiles = backend.count(Query())
+    files = tile_files(directory)
+    if len(files) != tiles:
+        wrong.append(f"after recovery: {len(files)} files of {tiles} tiles: {files}")
     wrong += [f"left in tmp: {path}" for path in (directory / "tmp").iterdir()]
     play_logged(directory, log)
     with open_embedded(directory, mode="r") as backend:
@@ -231,67 +247,88 @@ def check_after_crash(directory: Path, log: Path) -> list[str]:
         if final != {name: {v: sorted(c) for v, c in vs.items()} for name, vs in FINAL.items()}:
             wrong.append(f"after a re-run: {final}")
         wrong += [f"after a re-run: {problem}" for problem in backend.verify().problems]
-    files = [path for path in (directory / "tiles").rglob("*") if path.is_file()]
-    if len(files) != sum(len(cells) for versions in FINAL.values() for cells in versions.values()):
-        wrong.append(f"after a re-run: {len(files)} tile files")
+    if len(tile_files(directory)) != sum(len(c) for vs in FINAL.values() for c in vs.values()):
+        wrong.append(f"after a re-run: {tile_files(directory)}")
     return wrong
 
 
-def _in_child(action: Callable[[], object]) -> tuple[int, str]:
-    """Runs `action` in a forked child; its exit status and what it returned, as JSON text."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            os.write(writing, json.dumps(action()).encode())
-            status = 0
-        except BaseException as error:  # noqa: BLE001  # told to the parent
-            os.write(writing, json.dumps([f"{type(error).__name__}: {error}"]).encode())
-        os._exit(status)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as pipe:
-        text = pipe.read().decode()
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), text
+class _Child:
+    """A forked process that runs `action` and tells what it returned, as JSON."""
+
+    def __init__(self, action: Callable[[], object]) -> None:
+        self._reading, writing = os.pipe()
+        self._pid = os.fork()
+        if self._pid == 0:
+            status = 1
+            try:
+                os.close(self._reading)
+                os.write(writing, json.dumps(action()).encode())
+                status = 0
+            except BaseException as error:  # noqa: BLE001  # told to the parent
+                os.write(writing, json.dumps([f"{type(error).__name__}: {error}"]).encode())
+            os._exit(status)
+        os.close(writing)
+
+    def wait(self) -> tuple[int, Any]:
+        """Its exit status, and what it told (None if it was killed before)."""
+        with os.fdopen(self._reading, "rb") as pipe:
+            text = pipe.read()
+        status = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+        return status, json.loads(text) if text else None
 
 
 KILLED = 77
 
 
-def crash_everywhere(top: Path, stride: int = 1) -> dict[str, Any]:
-    """Plays once for every step there is, killed at that step, and checks what is left."""
-    steps: list[str] = []
+def _kill_at(number: int) -> Callable[[str], None]:
+    """A step hook that ends the process at the step of that number."""
+    left = [number]
 
-    def count() -> list[str]:
+    def step(name: str) -> None:
+        if left[0] == 0:
+            os._exit(KILLED)
+        left[0] -= 1
+
+    return step
+
+
+def _recover(directory: Path, step: Callable[[str], None]) -> None:
+    with open_embedded(directory, lock_now=True, step=step):
+        pass
+
+
+def crash_at(top: Path, number: int, name: str) -> list[str]:
+    """Kills a play at its step `number`, and one recovery in the middle; what is wrong then."""
+    directory, log = top / f"{number}", top / f"{number}.log"
+    status, told = _Child(lambda: play_logged(directory, log, _kill_at(number))).wait()
+    wrong = [] if status == KILLED else [f"not killed there, but {status} {told}"]
+    if number % 2:
+        _Child(lambda: _recover(directory, _kill_at(number // 2 % 8))).wait()
+    wrong += _Child(lambda: check_after_crash(directory, log)).wait()[1]
+    shutil.rmtree(directory)
+    return [f"step {number} ({name}): {text}" for text in wrong]
+
+
+def crash_everywhere(top: Path, workers: int = 2) -> dict[str, list[str]]:
+    """Plays once for every step there is, killed at that step, and checks what is left."""
+
+    def names_of_steps() -> list[str]:
+        steps: list[str] = []
         play_logged(top / "whole", top / "whole.log", steps.append)
         return steps
 
-    status, text = _in_child(count)
-    names = json.loads(text)
+    def crash_some(first: int) -> list[str]:
+        numbers = range(first, len(names), workers)
+        return [text for number in numbers for text in crash_at(top, number, names[number])]
+
+    for definition, version in ((A, "v1"), (A, "v2"), (B, "v1")):
+        for scene in ("s1", "s2", "s3"):
+            for cell in CELLS:  # encoded once here, for all children
+                make_tile(definition, scene, version, cell)
+    status, names = _Child(names_of_steps).wait()
     assert status == 0, names
-    wrong: list[str] = []
-    for number in range(0, len(names), stride):
-        directory, log = top / f"{number}", top / f"{number}.log"
-
-        def killed(number: int = number, directory: Path = directory, log: Path = log) -> None:
-            left = [number]
-
-            def step(name: str) -> None:
-                if left[0] == 0:
-                    os._exit(KILLED)
-                left[0] -= 1
-
-            play_logged(directory, log, step)
-
-        status, text = _in_child(killed)
-        if status != KILLED:
-            wrong.append(f"step {number} ({names[number]}): not killed there but {status} {text}")
-        status, text = _in_child(
-            lambda directory=directory, log=log: check_after_crash(directory, log)
-        )
-        wrong += [f"step {number} ({names[number]}): {found}" for found in json.loads(text)]
-        shutil.rmtree(directory)
-    return {"steps": names, "wrong": wrong}
+    children = [_Child(partial(crash_some, first)) for first in range(workers)]
+    return {"steps": names, "wrong": [text for child in children for text in child.wait()[1]]}
 
 
 if __name__ == "__main__":
