@@ -80,7 +80,7 @@ CODEC_SETTINGS: dict[Codec, tuple[CodecSettings, CodecSettings]] = {
 }
 
 # Evenly spaced float64: their low bits repeat, which only a bit shuffle shows the compressor.
-COORDINATE_SETTINGS = CodecSettings("zstd", 9, "bitshuffle", 0, "C")
+COORDINATE_SETTINGS = CodecSettings("zstd", 3, "bitshuffle", 0, "C")
 
 
 def settings_for(codec: Codec, itemsize: int) -> CodecSettings:

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 from geostore.errors import InvalidInputError
 from geostore.types import BandStatistics, TileKey, TileMeta, TileSchema
 
 __all__ = ["dump_json", "meta_from_json", "meta_to_json"]
+
+_STATISTICS = tuple(field.name for field in fields(BandStatistics))
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+# By digest: all tiles of a scene share a schema, and turning it into JSON takes longer than
+# compressing a small tile, with the interpreter's lock held.
+_SCHEMAS_KEPT = 64
+_schemas: dict[str, dict[str, Any]] = {}
 
 
 def dump_json(value: Any) -> bytes:
@@ -20,7 +28,7 @@ def dump_json(value: Any) -> bytes:
         InvalidInputError: something in it that JSON cannot say.
     """
     try:
-        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+        return _ENCODER.encode(value).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidInputError(f"tile metadata is not JSON: {error}") from None
 
@@ -36,13 +44,23 @@ def _finite(value: Any) -> Any:
     return value
 
 
+def _schema_to_json(schema: TileSchema) -> dict[str, Any]:
+    value = _schemas.get(schema.digest)
+    if value is None:
+        value = _finite(schema.to_json())
+        if len(_schemas) >= _SCHEMAS_KEPT:
+            _schemas.clear()
+        _schemas[schema.digest] = value
+    return value
+
+
 def meta_to_json(meta: TileMeta) -> dict[str, Any]:
     """A JSON-able dict; `meta_from_json` is its inverse (tuples in `properties` become lists)."""
-    value: dict[str, Any] = {
+    return {
         "key": asdict(meta.key),
         "dataset": meta.dataset,
-        "definition": meta.definition,
-        "schema": meta.schema.to_json(),
+        "definition": _finite(meta.definition),
+        "schema": _schema_to_json(meta.schema),
         "time_us": meta.time_us,
         "time_end_us": meta.time_end_us,
         "platform": meta.platform,
@@ -50,11 +68,11 @@ def meta_to_json(meta: TileMeta) -> dict[str, Any]:
         "cloud_cover": meta.cloud_cover,
         "cloud_method": meta.cloud_method,
         "cloud_histogram": meta.cloud_histogram,
-        "statistics": [asdict(band) for band in meta.statistics],
-        "properties": meta.properties,
+        "statistics": [
+            {name: _finite(getattr(band, name)) for name in _STATISTICS} for band in meta.statistics
+        ],
+        "properties": _finite(meta.properties),
     }
-    finite: dict[str, Any] = _finite(value)
-    return finite
 
 
 def _optional_float(value: Any) -> float | None:
