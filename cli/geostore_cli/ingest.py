@@ -123,7 +123,7 @@ def ingest(
             for result in results:
                 failed += str(result.status) == "failed"
                 view.finished(result)
-                yield result.to_json()
+                yield {**result.to_json(), "seconds": round(result.seconds, 3)}
 
         results = store.ingest_each(list(paths), progress=view, **given)
         total = write_listing(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import click
@@ -42,8 +42,19 @@ class GeostoreGroup(Group):
         extra.update(standalone_mode=False, obj=session, prog_name="geostore")
         sys.exit(run(lambda: super(GeostoreGroup, self).main(args, **extra), session))
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command. What click would end the run for by itself is passed on instead."""
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, EOFError, BrokenPipeError) as error:
+            raise _Stopped from error
 
-def run(call: Any, session: Session) -> int:
+
+class _Stopped(Exception):  # noqa: N818 - no error: the user or the reader of our output left
+    """Carries what stopped the run, as its cause, past click's own handling of it."""
+
+
+def run(call: Callable[[], Any], session: Session) -> int:
     """The exit code of `call`, its errors reported."""
     for stream in (sys.stdout, sys.stderr):
         # A file name need not be text: its odd bytes come out as \udcff, which JSON reads back.
@@ -52,10 +63,12 @@ def run(call: Any, session: Session) -> int:
     try:
         code = call()
         sys.stdout.flush()
-    except Exception as error:  # noqa: BLE001 - every end is reported in one place
+    except _Stopped as stopped:
+        return _ended_by(stopped.__cause__ or stopped, session)
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - every end is reported here
         return _ended_by(error, session)
-    except KeyboardInterrupt as error:
-        return _ended_by(error, session)
+    finally:
+        session.stop_logging()
     return code if isinstance(code, int) else 0
 
 
@@ -70,7 +83,7 @@ def _ended_by(error: BaseException, session: Session) -> int:
         import traceback
 
         traceback.print_exception(error)
-    if isinstance(error, KeyboardInterrupt | click.Abort):
+    if isinstance(error, KeyboardInterrupt | EOFError | click.Abort):
         message("interrupted: nothing unfinished is visible; the same command can be run again")
         return EXIT_INTERRUPTED
     if isinstance(error, click.exceptions.NoArgsIsHelpError):

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from geostore_cli.listing import bytes_text
-from geostore_cli.session import Session
+from geostore_cli.session import Session, message
 
 if TYPE_CHECKING:
     from geostore.types import IngestProgress, SceneResult
@@ -67,16 +67,14 @@ class _Bar:
 
     def say(self, session: Session, text: str, *, always: bool = False) -> None:
         """A line above the bar."""
-        self_was_shown = self._progress is not None
-        if self_was_shown:
+        running = self._progress is not None
+        if running:
             self._progress.stop()
         if always:
-            from geostore_cli.session import message
-
             message(text)
         else:
             session.note(text)
-        if self_was_shown:
+        if running:
             self._progress.start()
 
 
@@ -86,6 +84,7 @@ class IngestView:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._bar = _Bar(session)
+        self._skipped = 0
         self._spoken_s = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -99,6 +98,10 @@ class IngestView:
         trace: TracebackType | None,
     ) -> None:
         self._bar.stop()
+        if self._skipped and error is None:
+            named = "" if self._session.verbosity > 0 else " (-v names them)"
+            files = f"file{'' if self._skipped == 1 else 's'}"
+            self._session.note(f"skipped {self._skipped} {files} that no reader claims{named}")
 
     def __call__(self, progress: IngestProgress) -> None:
         """One step of the scene under way."""
@@ -119,6 +122,10 @@ class IngestView:
             return
         name = result.scene or PurePath(result.path).name
         if status == "skipped":
+            # A folder may hold thousands of other files: they are counted, and named with -v.
+            self._skipped += 1
+            if self._session.verbosity < 1:
+                return
             text = f"skipped {result.path}: {result.error or 'no reader claims it'}"
         elif status == "planned":
             text = (

@@ -65,6 +65,7 @@ class Session:
     workers: int | None = None
     verbosity: int = 0
     """-1 quiet, 0, 1 informative, 2 everything."""
+    _stop_logging: Callable[[], None] | None = None
 
     @cached_property
     def settings(self) -> Settings:
@@ -85,13 +86,33 @@ class Session:
 
     def start_logging(self) -> None:
         """Sends geostore's log (and with -vv everybody's) to stderr."""
+        self.stop_logging()
         levels = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG}
         logger = logging.getLogger("geostore" if self.verbosity < 2 else None)
-        logger.handlers = [_Messages()]
+        handler = _Messages()
+        before = logger.level, logger.propagate
+        logger.addHandler(handler)
         logger.setLevel(levels[max(-1, min(self.verbosity, 2))])
+        logger.propagate = False
         # GDAL's and Python's own warnings concern us, not the user, until -vv asks for them.
+        silent = logging.NullHandler()
+        logging.getLogger("py.warnings").addHandler(silent)
         logging.captureWarnings(capture=True)
-        logging.getLogger("py.warnings").addHandler(logging.NullHandler())
+
+        def stop() -> None:
+            logging.captureWarnings(capture=False)
+            logging.getLogger("py.warnings").removeHandler(silent)
+            logger.removeHandler(handler)
+            logger.setLevel(before[0])
+            logger.propagate = before[1]
+
+        self._stop_logging = stop
+
+    def stop_logging(self) -> None:
+        """Leaves logging as it was: a run may be part of a longer program, as in tests."""
+        stop, self._stop_logging = self._stop_logging, None
+        if stop is not None:
+            stop()
 
     def open_store(self, *, mode: Literal["a", "r"] = "r") -> Store:
         """The store that the settings name; `mode` "r" needs one that is there, "a" makes it."""
