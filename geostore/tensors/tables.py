@@ -84,7 +84,8 @@ def to_pandas(batches: Iterable[RowBatch]) -> pd.DataFrame:
         columns["pixel_coverage"] = columns["cloud_cover"] = np.empty(0, np.float32)
     for name in ("time", "time_end"):
         # NULL_TIME is numpy's NaT, so the unknown times need no step of their own.
-        columns[name] = pandas.DatetimeIndex(columns[name].view("datetime64[us]")).tz_localize("UTC")
+        moments = columns[name].view("datetime64[us]")
+        columns[name] = pandas.DatetimeIndex(moments).tz_localize("UTC")
     return cast("pd.DataFrame", pandas.DataFrame(columns, columns=list(COLUMNS)))
 
 

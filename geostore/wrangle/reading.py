@@ -136,7 +136,10 @@ def parse_bands(bands: Any) -> tuple[str, ...] | None:
     """
     if bands is None:
         return None
-    names = (bands,) if isinstance(bands, str) else tuple(bands)
+    try:
+        names = (bands,) if isinstance(bands, str) else tuple(bands)
+    except TypeError:
+        names = ()
     if not names or not all(isinstance(name, str) and name for name in names):
         raise InvalidInputError(f"bands {bands!r}: expected one or more band names")
     if len(set(names)) < len(names):
