@@ -22,7 +22,21 @@ DECIMATED = "S2A_MSIL1C_20180629T000241_N0206_R030_T56JMM_20180629T012042"
 ONE_BAND = "S2A_MSIL1C_20180101T105441_N0206_R051_T31TDH_20180101T124911"
 L2A = "S2A_MSIL2A_20221005T115411_N0400_R023_T29UNU_20221005T164454"
 WINDOW = 500
-L1C_BANDS = "B01 B02 B03 B04 B05 B06 B07 B08 B8A B09 B10 B11 B12".split()
+L1C_BANDS = [
+    "B01",
+    "B02",
+    "B03",
+    "B04",
+    "B05",
+    "B06",
+    "B07",
+    "B08",
+    "B8A",
+    "B09",
+    "B10",
+    "B11",
+    "B12",
+]
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +168,10 @@ class TestL2A:
         assert time_of(l2a) == datetime(2022, 10, 5, 11, 56, 49, 581_767, tzinfo=UTC)
         assert l2a.missing == ("B05", "B06", "B07", "B08")
         assert {band.info.name: band.info.native_resolution_m for band in l2a.bands} == {
-            **dict.fromkeys("B01 B02 B03 B04 B8A B09 B11 B12 WVP CLDPRB SNWPRB".split(), 60.0),
+            **dict.fromkeys(
+                ["B01", "B02", "B03", "B04", "B8A", "B09", "B11", "B12", "WVP", "CLDPRB", "SNWPRB"],
+                60.0,
+            ),
             "AOT": 10.0,
             "SCL": 20.0,
         }
@@ -164,7 +181,7 @@ class TestL2A:
 
     def test_reflectance(self, l2a: Scene) -> None:
         for band in l2a.data_bands:
-            # (stored - 1000) / 10000
+            # Reflectance is stored - 1000, by 10000.
             assert band.info.scale == pytest.approx(1e-4)
             assert band.info.offset == pytest.approx(-0.1)
 

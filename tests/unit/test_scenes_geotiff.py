@@ -142,8 +142,10 @@ class TestPlace:
         "wkt",
         [
             'LOCAL_CS["a hall",UNIT["metre",1],AXIS["x",EAST],AXIS["y",NORTH]]',
-            'PROJCS["odd",GEOGCS["g",DATUM["d",SPHEROID["s",6378137,298]],PRIMEM["G",0],'
-            'UNIT["degree",0.0174532925199433]],PROJECTION["Cubic_Nonsense"],UNIT["metre",1]]',
+            (
+                'PROJCS["odd",GEOGCS["g",DATUM["d",SPHEROID["s",6378137,298]],PRIMEM["G",0],'
+                'UNIT["degree",0.0174532925199433]],PROJECTION["Cubic_Nonsense"],UNIT["metre",1]]'
+            ),
         ],
     )
     def test_a_crs_that_proj_cannot_use(self, make_raster: MakeRaster, wkt: str) -> None:

@@ -21,6 +21,12 @@ MakeRaster = Callable[..., Path]
 
 REPOSITORY = Path(__file__).parents[2]
 EXAMPLE = REPOSITORY / "tests" / "plugins" / "geostore_example_reader"
+COMPLETE = """
+class Plug:
+    name = {!r}; defaults = None; bands = ()
+    def claims(self, source): return False
+    def open(self, source, options): ...
+"""
 BUILT_IN = ["sentinel-2-l1c", "sentinel-2-l2a", "geotiff"]
 
 
@@ -165,13 +171,11 @@ def test_the_page_shows_the_plug_in_that_runs() -> None:
         ("class Plug:\n    def __init__(self, key): ...", "TypeError"),
         ("Other = 1", "AttributeError"),
         (
-            "class Plug:\n    name = 'geotiff'; defaults = None; bands = ()\n"
-            "    def claims(self, source): ...\n    def open(self, source, options): ...",
+            COMPLETE.format("geotiff"),
             "a reader 'geotiff' is there already",
         ),
         (
-            "class Plug:\n    name = 'a/b'; defaults = None; bands = ()\n"
-            "    def claims(self, source): ...\n    def open(self, source, options): ...",
+            COMPLETE.format("a/b"),
             "reader name 'a/b'",
         ),
     ],

@@ -16,7 +16,21 @@ from geostore.errors import UnreadableSourceError
 from geostore.scenes import CloudLayer, Scene, detect, open_source
 from geostore.types import BandRole
 
-L1C_BANDS = "B01 B02 B03 B04 B05 B06 B07 B08 B8A B09 B10 B11 B12".split()
+L1C_BANDS = [
+    "B01",
+    "B02",
+    "B03",
+    "B04",
+    "B05",
+    "B06",
+    "B07",
+    "B08",
+    "B8A",
+    "B09",
+    "B10",
+    "B11",
+    "B12",
+]
 L2A_BANDS = [band for band in L1C_BANDS if band != "B10"]
 NATIVE_M = dict.fromkeys(L1C_BANDS, 20) | dict.fromkeys(["B02", "B03", "B04", "B08"], 10)
 NATIVE_M |= dict.fromkeys(["B01", "B09", "B10"], 60)
@@ -148,8 +162,21 @@ class TestL1C:
         assert (scene.missing, scene.cloud, scene.likelihood_band) == ((), None, None)
         assert [band.info.name for band in scene.bands] == L1C_BANDS
         assert [band.info.common_name for band in scene.bands] == (
-            "coastal blue green red rededge071 rededge075 rededge078 nir nir08 nir09 cirrus"
-            " swir16 swir22".split()
+            [
+                "coastal",
+                "blue",
+                "green",
+                "red",
+                "rededge071",
+                "rededge075",
+                "rededge078",
+                "nir",
+                "nir08",
+                "nir09",
+                "cirrus",
+                "swir16",
+                "swir22",
+            ]
         )
         for band in scene.bands:
             size = NATIVE_M[band.info.name]
@@ -183,7 +210,9 @@ class TestL1C:
         # The pixels stay as stored.
         np.testing.assert_array_equal(blue.source.read(0, 0, 120, 120)[0], band_pixels("B02", 120))
 
-    @pytest.mark.parametrize("xml", [offsets("RADIO_ADD_OFFSET", 14), offsets("RADIO_ADD_OFFSET", 1, "x")])
+    @pytest.mark.parametrize(
+        "xml", [offsets("RADIO_ADD_OFFSET", 14), offsets("RADIO_ADD_OFFSET", 1, "x")]
+    )
     def test_offsets_that_make_no_sense(self, tmp_path: Path, xml: str) -> None:
         safe = Safe(tmp_path, characteristics=xml).metadata().l1c(["B02"])
         with pytest.raises(UnreadableSourceError, match=r"MTD_MSIL1C\.xml: RADIO_ADD_OFFSET"):
@@ -328,11 +357,15 @@ class TestIdentity:
         folder = tmp_path / f"{name}.SAFE"
         for tile, add in (("18SVG", 0), ("18SVH", 1)):
             granule = (
-                folder / "GRANULE" / f"S2A_OPER_MSI_L1C_TL_SGS__20160112T212322_A002913_T{tile}_N02.01"
+                folder
+                / "GRANULE"
+                / f"S2A_OPER_MSI_L1C_TL_SGS__20160112T212322_A002913_T{tile}_N02.01"
             )
             image = granule.name.replace("_N02.01", "_B01.jp2")
             write_jp2(granule / "IMG_DATA" / image, band_pixels("B01", 20) + np.uint16(add), 60)
-            (granule / f"{granule.name.replace('MSI', 'MTD').replace('_N02.01', '')}.xml").write_text(
+            (
+                granule / f"{granule.name.replace('MSI', 'MTD').replace('_N02.01', '')}.xml"
+            ).write_text(
                 f"<T><TILE_ID>{granule.name}</TILE_ID>"
                 f"<SENSING_TIME>2016-01-12T16:06:4{add}.461Z</SENSING_TIME></T>"
             )
@@ -421,9 +454,12 @@ class TestBroken:
     def test_an_image_without_a_position(self, tmp_path: Path) -> None:
         safe = Safe(tmp_path).metadata().l1c(["B01"])
         image = next((safe.granule / "IMG_DATA").glob("*B01.jp2"))
-        with pytest.warns(rasterio.errors.NotGeoreferencedWarning), rasterio.open(
-            image, "w", driver="JP2OpenJPEG", count=1, height=20, width=20, dtype="uint16"
-        ) as target:
+        with (
+            pytest.warns(rasterio.errors.NotGeoreferencedWarning),
+            rasterio.open(
+                image, "w", driver="JP2OpenJPEG", count=1, height=20, width=20, dtype="uint16"
+            ) as target,
+        ):
             target.write(band_pixels("B01", 20), 1)
         with pytest.raises(UnreadableSourceError, match=r"_B01\.jp2: the image states no CRS"):
             open_source(safe.path)
