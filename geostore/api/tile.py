@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from geostore.backends import Backend
     from geostore.index import TileDetails
-    from geostore.types import BandStatistics, BBox, TileRow
+    from geostore.types import BandStatistics, BBox, TileRow, TileSchema
     from geostore.wrangle import TileArray
 
 __all__ = ["Names", "Tile"]
@@ -69,6 +69,11 @@ class Tile:
     def bands(self) -> tuple[str, ...]:
         """The provider's names, finest group first."""
         return self._row.bands
+
+    @property
+    def schema(self) -> TileSchema:
+        """Resolution groups with their shapes and bands (dtype, nodata, scale, offset, role)."""
+        return self._row.schema
 
     @property
     def common_names(self) -> dict[str, str]:

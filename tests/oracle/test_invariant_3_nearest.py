@@ -31,6 +31,15 @@ def _near_an_edge(dataset, crs, transform, rows, columns) -> np.ndarray:
     return distance <= EDGE_PX
 
 
+def _one_band_a_group_and_role(tile) -> list[str]:
+    """Bands of one group and role share their lattice and source grid, so one stands for all."""
+    found = {}
+    for group in tile.schema.groups:
+        for band in group.bands:
+            found.setdefault((group.name, band.role, band.nodata), band.name)
+    return list(found.values())
+
+
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("name", SCENES)
 def test_nearest_pixels_and_masks_are_the_source_pixel_under_the_centre(
@@ -40,7 +49,7 @@ def test_nearest_pixels_and_masks_are_the_source_pixel_under_the_centre(
     assert len(tiles) == real.results[f"{name}-{scheme}"].tiles > 0
     tiles = random.Random(3).sample(tiles, min(TILES_MAX, len(tiles)))
     checked = differing = 0
-    for band in tiles[0].bands:
+    for band in _one_band_a_group_and_role(tiles[0]):
         file = band_file(real.sources[name], band)
         with in_memory(file) as dataset:
             for tile in tiles:

@@ -98,7 +98,12 @@ def facts(real: RealStore) -> list[Fact]:
 
 def _place_matches(fact: Fact, place: Any) -> bool:
     cell = box(fact.west, fact.south, fact.east, fact.north)
-    parts = getattr(place, "geoms", [place])
+    # Places drawn past the antimeridian mean the other side.
+    parts = [
+        shapely.transform(part, lambda xy, turn=turn: xy + [turn, 0])
+        for part in getattr(place, "geoms", [place])
+        for turn in (-360, 0, 360)
+    ]
     for part in parts:
         if isinstance(part, Point):
             across = fact.west <= part.x < fact.east
