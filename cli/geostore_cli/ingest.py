@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -37,8 +38,7 @@ COLUMNS = (
     Column("tiles", justify="right"),
     Column("bytes", "size", bytes_text, "right"),
     Column("seconds", "s", lambda seconds: f"{seconds:.1f}", "right"),
-    Column("scene", long=True),
-    Column("error", long=True),
+    Column("shown", "scene", long=True),
 )
 PLAN_COLUMNS = (
     Column("status"),
@@ -46,8 +46,7 @@ PLAN_COLUMNS = (
     Column("tiles", "tiles at most", justify="right"),
     Column("bytes", "raw size", bytes_text, "right"),
     Column("oversampling", show=lambda ratio: f"{ratio:.2f}", justify="right"),
-    Column("scene", long=True),
-    Column("error", long=True),
+    Column("shown", "scene", long=True),
 )
 
 
@@ -116,19 +115,26 @@ def ingest(
     fields = (*FIELDS, "oversampling") if flags["dry_run"] else FIELDS
     failed = 0
     opened = session.open_for_planning() if flags["dry_run"] else session.open_store(mode="a")
-    with opened as store, IngestView(session) as view:
+    chosen = session.listing_format(output_format)
+    view = IngestView(session, bar=chosen == "table" or not sys.stdout.isatty())
+    with opened as store, view:
 
         def rows(results: Iterable[SceneResult]) -> Iterator[dict[str, Any]]:
             nonlocal failed
             for result in results:
                 failed += str(result.status) == "failed"
                 view.finished(result)
-                yield {**result.to_json(), "seconds": round(result.seconds, 3)}
+                yield {
+                    **result.to_json(),
+                    "seconds": round(result.seconds, 3),
+                    # A table has no room for errors, which stderr tells; a source that is no
+                    # scene is known by its file.
+                    "shown": result.scene or PurePath(result.path).name,
+                }
+            view.close()
 
         results = store.ingest_each(list(paths), progress=view, **given)
-        total = write_listing(
-            rows(results), session.listing_format(output_format), fields=fields, columns=columns
-        )
+        total = write_listing(rows(results), chosen, fields=fields, columns=columns)
     if failed:
         stored = "" if failed == total or flags["dry_run"] else "; everything else is stored"
         session.note(f"{failed} of {total} failed{stored}")

@@ -29,6 +29,9 @@ TABLE_ROWS_MAX = 1000
 PIPE_WIDTH = 1000
 """Columns of a table that is not on a terminal: nothing needs to be cut there."""
 
+COLUMN_GAP = 3
+LONG_WIDTH_MIN = 10
+
 Row = Mapping[str, Any]
 
 
@@ -149,14 +152,13 @@ def _write_table(rows: Iterable[Row], columns: tuple[Column, ...]) -> int:
     total = 0
     for chunk in _chunks(rows):
         table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
-        for column in columns:
+        for column, width in zip(columns, _widths(chunk, columns, console.width), strict=True):
             table.add_column(
                 column.heading or column.name,
                 justify=column.justify,
                 no_wrap=True,
                 overflow="ellipsis",
-                ratio=None,
-                min_width=None if column.long else _widest(chunk, column),
+                width=width,
             )
         for row in chunk:
             table.add_row(*(Text(_shown(row, column)) for column in columns))
@@ -171,8 +173,21 @@ def _shown(row: Row, column: Column) -> str:
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
-def _widest(rows: list[Row], column: Column) -> int:
-    return max(len(column.heading or column.name), *(len(_shown(row, column)) for row in rows))
+def _widths(rows: list[Row], columns: tuple[Column, ...], total: int) -> list[int]:
+    """How wide each column is: as wide as it needs, but the long ones share what is left."""
+    needed = [
+        max(len(column.heading or column.name), *(len(_shown(row, column)) for row in rows))
+        for column in columns
+    ]
+    # Left to rich, a table too wide loses columns at the right or narrows numbers to nothing.
+    gaps = COLUMN_GAP * (len(columns) - 1)
+    fixed = sum(width for width, column in zip(needed, columns, strict=True) if not column.long)
+    long = sum(column.long for column in columns)
+    share = max(LONG_WIDTH_MIN, (total - gaps - fixed) // max(long, 1))
+    return [
+        min(width, share) if column.long else width
+        for width, column in zip(needed, columns, strict=True)
+    ]
 
 
 def write_pairs(values: Row, output_format: str, *, shown: Mapping[str, str] | None = None) -> None:

@@ -23,8 +23,8 @@ LINE_INTERVAL_S = 10.0
 class _Bar:
     """A rich progress bar on stderr, or nothing where stderr is no terminal or -q was given."""
 
-    def __init__(self, session: Session) -> None:
-        self.shown = sys.stderr.isatty() and not session.quiet
+    def __init__(self, session: Session, *, wanted: bool = True) -> None:
+        self.shown = wanted and sys.stderr.isatty() and not session.quiet
         self._progress: Any = None
         self._task: Any = None
 
@@ -79,11 +79,15 @@ class _Bar:
 
 
 class IngestView:
-    """The course of an ingest: call it with each IngestProgress, tell it each result."""
+    """The course of an ingest: call it with each IngestProgress, tell it each result.
 
-    def __init__(self, session: Session) -> None:
+    `bar` is false where rows go to the same terminal meanwhile: the two would overwrite
+    each other.
+    """
+
+    def __init__(self, session: Session, *, bar: bool = True) -> None:
         self._session = session
-        self._bar = _Bar(session)
+        self._bar = _Bar(session, wanted=bar)
         self._skipped = 0
         self._spoken_s = time.monotonic()
 
@@ -112,6 +116,10 @@ class IngestView:
         elif time.monotonic() - self._spoken_s >= LINE_INTERVAL_S:
             self._spoken_s = time.monotonic()
             self._session.note(f"{name}: {progress.cells_done} of {progress.cells_total} {note}")
+
+    def close(self) -> None:
+        """All scenes are done: makes room for their table."""
+        self._bar.stop()
 
     def finished(self, result: SceneResult) -> None:
         """One scene's end, in a line; a failure is said even with -q."""

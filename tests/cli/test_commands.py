@@ -61,7 +61,7 @@ def test_ingest_formats(geostore_run, small_store, writable_store) -> None:
     assert list(rows[0]) == INGEST_FIELDS
     assert rows[0]["status"] == "unchanged"
     table = geostore_run(*run, "table").stdout.splitlines()
-    assert table[0].split() == ["status", "dataset", "tiles", "size", "s", "scene", "error"]
+    assert table[0].split() == ["status", "dataset", "tiles", "size", "s", "scene"]
     assert table[2].startswith("unchanged")
 
 
@@ -505,6 +505,15 @@ def test_long_tables_repeat_their_heading(capsys, monkeypatch) -> None:
     out = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("n ") for line in out) == 3
     assert sum(line[:1].isdigit() for line in out) == 7
+
+
+def test_a_narrow_terminal_cuts_long_columns_only(capsys, monkeypatch) -> None:
+    monkeypatch.setattr(listing, "PIPE_WIDTH", 40)
+    rows = [{"n": 1234567, "name": "x" * 60, "t": "2016"}]
+    columns = (listing.Column("n"), listing.Column("name", long=True), listing.Column("t"))
+    listing.write_listing(rows, "table", fields=(), columns=columns)
+    line = capsys.readouterr().out.splitlines()[2]
+    assert line == "1234567   " + "x" * 22 + "…   2016"
 
 
 def test_control_characters_do_not_reach_the_terminal(capsys) -> None:
