@@ -159,7 +159,7 @@ def default_placement(scheme_name: SchemeName, length: int) -> int:
 
 def pixel_size_m(
     transform: Sequence[float],
-    is_geographic: bool,  # noqa: FBT001 - the second of three, and named at every call
+    is_geographic: bool,
     metres_per_unit: float = 1.0,
 ) -> float:
     """The pixel size of a raster in metres: its pixels' shorter side.
