@@ -46,9 +46,7 @@ def test_mean_is_the_area_weighted_mean_of_valid_pixels(data) -> None:
     valid = np.array(flags[: height * width]).reshape(height, width)
     means, known = valid_mean(pixels, valid, shape, fill=7)
     expected, expected_known = naive_mean(pixels, valid, shape, 7)
-    np.testing.assert_array_equal(
-        np.ones(shape, bool) if known is None else known, expected_known
-    )
+    np.testing.assert_array_equal(np.ones(shape, bool) if known is None else known, expected_known)
     # Ties may fall either way where weights are no binary fractions: one count.
     assert np.abs(means.astype(int) - expected.astype(int)).max() <= 1
     if height % shape[0] == 0 and width % shape[1] == 0 and valid.all():

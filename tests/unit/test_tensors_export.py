@@ -112,9 +112,7 @@ def test_npy_has_arrays_masks_and_what_they_are(selection, tmp_path) -> None:
     array = selection.first().read("B04")
     data = np.load(tmp_path / "out" / "s2_dq8x0_S1.npy", allow_pickle=False)
     np.testing.assert_array_equal(data, array.data)
-    np.testing.assert_array_equal(
-        np.load(tmp_path / "out" / "s2_dq8x0_S1.mask.npy"), array.mask
-    )
+    np.testing.assert_array_equal(np.load(tmp_path / "out" / "s2_dq8x0_S1.mask.npy"), array.mask)
     sidecar = json.loads((tmp_path / "out" / "s2_dq8x0_S1.json").read_text())
     assert sidecar["transform"] == list(array.transform[:6])
     assert sidecar["bands"][0]["offset"] == -0.1
@@ -222,7 +220,8 @@ def test_file_names_are_safe_and_stay_different(parts) -> None:
 def test_png_is_what_gdal_reads(tmp_path) -> None:
     picture = np.random.default_rng(3).integers(0, 255, (40, 30, 3)).astype(np.uint8)
     output.write_png(tmp_path / "p.png", picture)
-    with pytest.warns(rasterio.errors.NotGeoreferencedWarning), rasterio.open(
-        tmp_path / "p.png"
-    ) as written:
+    with (
+        pytest.warns(rasterio.errors.NotGeoreferencedWarning),
+        rasterio.open(tmp_path / "p.png") as written,
+    ):
         np.testing.assert_array_equal(written.read(), picture.transpose(2, 0, 1))

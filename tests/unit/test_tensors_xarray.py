@@ -61,9 +61,7 @@ def test_dimensions_coordinates_and_pixels(backend) -> None:
     times = [np.datetime64("2016-01-12T16:06:42", "ns"), np.datetime64("2016-01-17T16:06:42", "ns")]
     np.testing.assert_array_equal(cube.time.values, times)
     box = grid.scheme("geohash").bounds(LOWER_LEFT)
-    part = cube.red.isel(time=0).sel(
-        x=slice(box.west, box.east), y=slice(box.north, box.south)
-    )
+    part = cube.red.isel(time=0).sel(x=slice(box.west, box.east), y=slice(box.north, box.south))
     np.testing.assert_array_equal(part.values[:, :16], RAMP[:, :16])
     assert cube.red.sum() == 2 * RAMP[:, :16].sum(dtype=int)
     x = cube.x.values
@@ -193,9 +191,7 @@ def test_floats_without_nodata_hold_nan(backend) -> None:
 
 def test_harmonized_counts_never_become_nodata(backend) -> None:
     stored = np.where(RAMP < 50, 0, 990)
-    backend.put(
-        LOWER_LEFT, {160: [band("B04", stored, RAMP >= 50, scale=1e-4, offset=-0.1)]}
-    )
+    backend.put(LOWER_LEFT, {160: [band("B04", stored, RAMP >= 50, scale=1e-4, offset=-0.1)]})
     cube = select(backend).to_xarray(harmonize=True)
     assert np.unique(cube.B04.values[0][RAMP >= 50]).tolist() == [1]
     assert cube.B04.attrs.get("offset", 0.0) == 0.0

@@ -88,9 +88,7 @@ def test_covered_tiles_are_not_read(backend) -> None:
 
 
 def test_groups_and_dtypes_come_together(backend) -> None:
-    backend.put(
-        LOWER_LEFT, {160: [band("B04", 700)], 320: [band("SCL", 9, dtype="uint8")]}
-    )
+    backend.put(LOWER_LEFT, {160: [band("B04", 700)], 320: [band("SCL", 9, dtype="uint8")]})
     mosaic = Mosaic(backend, rows_of(backend))
     assert mosaic.dtype == np.uint16
     assert mosaic.read().data[:, 5, 5].tolist() == [700, 9]

@@ -163,9 +163,7 @@ def test_dtypes_that_hold_each_other_come_as_the_wider(backend) -> None:
 
 
 def test_nothing_becomes_float64_by_itself(backend) -> None:
-    backend.put(
-        CELL, {160: [band("a", 2**31 - 1, dtype="int32"), band("b", 0.5, dtype="float32")]}
-    )
+    backend.put(CELL, {160: [band("a", 2**31 - 1, dtype="int32"), band("b", 0.5, dtype="float32")]})
     row = rows_of(backend)[0]
     with pytest.raises(InvalidInputError, match="float32, int32"):
         read_tile(backend, row)
