@@ -346,6 +346,31 @@ def test_a_thousand_random_queries_answer_as_brute_force(tmp_path: Path, seed: i
     assert hits > 100  # empty answers alone would show little
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_structures_that_were_built_before_rows_went_and_came(tmp_path: Path, seed: int) -> None:
+    entries = _store(50 + seed, 800)
+    rng = random.Random(seed)
+    with open_catalog(tmp_path, writable=True) as catalog:
+        catalog.rebuild(entries)
+        for round_number in range(4):
+            for _ in range(60):
+                agree(catalog, entries, random_query(rng, entries, 0.2), 4096)
+            gone = rng.choice(entries).meta.key
+            catalog.remove(gone.dataset_id, gone.scene)
+            entries = [
+                entry
+                for entry in entries
+                if (entry.meta.key.dataset_id, entry.meta.key.scene)
+                != (gone.dataset_id, gone.scene)
+            ]
+            scene = f"new {round_number}"
+            new = {(e := random_entry(rng, "s2", scene, "v1")).meta.key: e for _ in range(90)}
+            catalog.stage(list(new.values()))
+            catalog.publish("id-s2", scene, "v1")
+            entries += new.values()
+        assert catalog.check() == []
+
+
 @pytest.mark.parametrize("sort", SORTS)
 def test_pages_by_cursor_are_the_whole_answer(tmp_path: Path, sort: SortKey | None) -> None:
     entries = _store(9, 300)
