@@ -37,6 +37,7 @@ GRIDS = {
     "north pole": north_up("EPSG:3413", -3e6, 3e6, 1000, 6000, 6000),
     "north pole off centre": north_up("EPSG:3413", -1e6, 3e6, 1000, 3500, 3500),
     "north pole at a corner": north_up("EPSG:3413", 0.0, 1e6, 1000, 1000, 1000),
+    "north pole, fine": north_up("EPSG:3413", -3e6, 3e6, 100, 60_000, 60_000),
     "south pole": north_up("EPSG:3031", -3e6, 3e6, 1000, 6000, 6000),
     "beside the south pole": north_up("EPSG:3031", 1e5, 1e6, 1000, 500, 500),
     "globe": north_up("EPSG:4326", -180, 90, 0.5, 360, 720),
@@ -149,6 +150,53 @@ def test_a_pole_inside_means_all_longitudes_around_it() -> None:
         assert region.matches(GEOHASH, GEOHASH.encode(lon, 89.99, 8))
     # x from -1000 to 2500 km, y from -500 to 3000 km: the far corner is at 55 degrees.
     assert not region.matches(GEOHASH, GEOHASH.encode(0.0, 50.0, 8))
+
+
+@pytest.mark.parametrize(
+    ("name", "latitudes"),
+    [
+        ("north pole", [89.9999]),
+        ("north pole at a corner", [89.9999]),
+        ("south pole", [-89.9999]),
+        ("sinusoidal over the pole", [89.9999]),
+        ("azimuthal globe", [89.9999, -89.9999]),
+        ("both hemispheres", [89.9999]),
+    ],
+)
+def test_around_a_pole_nothing_is_left_out(name: str, latitudes: list[float]) -> None:
+    """Each place near the pole that the raster has, at any longitude."""
+    source = GRIDS[name]
+    region = footprint(source)
+    lon = np.arange(-179.5, 180.0, 1.0)
+    a, b, c, d, e, f = source.transform
+    for latitude in latitudes:
+        lat = np.full_like(lon, latitude)
+        from_globe = Transformer.from_crs("EPSG:4326", source.crs_wkt, always_xy=True)
+        x, y = (np.asarray(one) for one in from_globe.transform(lon, lat))
+        column = (e * (x - c) - b * (y - f)) / (a * e - b * d)
+        row = (a * (y - f) - d * (x - c)) / (a * e - b * d)
+        has = (column >= 0) & (column < source.width) & (row >= 0) & (row < source.height)
+        assert has.any()
+        matches = region.matches_cells(GEOHASH, *cells_of(lon[has], lat[has], 9), 9)
+        assert matches.all()
+
+
+def test_up_to_the_limb_of_a_geostationary_disk() -> None:
+    """Where the globe bends away a pixel spans degrees: sampling alone would stop short."""
+    crs = "+proj=geos +h=35786023 +lon_0=-75 +sweep=x +a=6378137 +b=6356752.31414"
+    source = north_up(crs, -5_434_894.885, 5_434_894.885, 10_020.08, 1085, 1085)
+    region = footprint(source)
+    to_globe = Transformer.from_crs(source.crs_wkt, "EPSG:4326", always_xy=True)
+    angle = np.linspace(0, 2 * np.pi, 720, endpoint=False)
+    near, far = np.zeros_like(angle), np.full_like(angle, 5_434_894.0)
+    for _ in range(40):
+        middle = (near + far) / 2
+        on = np.isfinite(to_globe.transform(middle * np.cos(angle), middle * np.sin(angle))[0])
+        near, far = np.where(on, middle, near), np.where(on, far, middle)
+    lon, lat = (
+        np.asarray(one) for one in to_globe.transform(near * np.cos(angle), near * np.sin(angle))
+    )
+    assert region.matches_cells(GEOHASH, *cells_of(lon, lat, 8), 8).all()
 
 
 def test_a_mercator_globe_ends_where_quadtiles_end() -> None:

@@ -139,7 +139,7 @@ class TestValidity:
         self, make_raster: MakeRaster, nodata: int | None
     ) -> None:
         data = np.stack([np.full((4, 4), 7), np.full((4, 4), 9)]).astype("uint8")
-        data[0, 0, 0] = 8
+        data[0, :, 0] = 8
         data[1, 2:] = 0
         path = make_raster("a.tif", data, nodata=nodata)
         with rasterio.open(path, "r+") as target:
@@ -328,6 +328,14 @@ class TestHostileFiles:
         band = RasterBand(str(path))
         assert band.nodata == 3
         np.testing.assert_array_equal(band.read(0, 0, 40, 50)[1], numbers("uint8")[0] != 3)
+
+    @pytest.mark.filterwarnings("ignore:The given matrix is equal to Affine.identity")
+    def test_nor_is_a_world_file(self, make_raster: MakeRaster) -> None:
+        path = make_raster("a.tif", numbers("uint8"), transform=(1, 0, 0, 0, 1, 0))
+        path.with_suffix(".tfw").write_text("10\n0\n0\n-10\n500000\n4200000\n")
+        file = RasterFile(str(path))
+        assert not file.header.has_transform
+        file.close()
 
     def test_paths_mean_files_only(self, tmp_path: Path, make_raster: MakeRaster) -> None:
         path = make_raster("a.tif", numbers("uint8"))
