@@ -110,6 +110,7 @@ def ingest(
     """
     session.workers = flags.pop("workers")
     flags["workers"] = session.settings.workers
+    flags["memory_bytes"] = session.settings.memory_bytes
     given = {keyword: value for keyword, value in flags.items() if value is not None}
     columns = PLAN_COLUMNS if flags["dry_run"] else COLUMNS
     fields = (*FIELDS, "oversampling") if flags["dry_run"] else FIELDS
