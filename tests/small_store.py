@@ -51,9 +51,7 @@ def make_definition(name: str = "a", dataset_id: str | None = None) -> DatasetDe
 
 
 @cache
-def make_tile(
-    definition: DatasetDefinition, scene: str, version: str, geocode: str
-) -> EncodedTile:
+def make_tile(definition: DatasetDefinition, scene: str, version: str, geocode: str) -> EncodedTile:
     """A tile of two bands; its pixels follow from its key."""
     bands = (BandInfo(name="B1", dtype="uint16", nodata=0), BandInfo(name="B2", dtype="uint8"))
     schema = make_schema("geohash", 5, "fast", [(definition.groups[0], bands)])
@@ -97,9 +95,7 @@ def put_scene(
     for start in range(0, len(tiles), batch):
         part = tiles[start : start + batch]
         acknowledged = backend.put_tiles(part)
-        checksums |= {
-            t.meta.key.geocode: c for t, c in zip(part, acknowledged, strict=True)
-        }
+        checksums |= {t.meta.key.geocode: c for t, c in zip(part, acknowledged, strict=True)}
     backend.commit_scene(
         definition.id, scene, version, cells, bytes_total=sum(len(t.payload) for t in tiles)
     )

@@ -158,11 +158,11 @@ class Datasets:
         """
         definition = self.get(name)
         tombstone = Tombstone(dataset_id=definition.id, name=name, deleted_us=self._now_us())
-        self._disk.step("delete.tombstone")
-        self._catalog.record_compare_and_set(
-            tombstone_record_name(definition.id), 0, encode_tombstone(tombstone)
-        )
-        self._disk.step("delete.tombstoned")
+        record_name = tombstone_record_name(definition.id)
+        if self._catalog.record_get(record_name) is None:  # else an earlier call was cut short
+            self._disk.step("delete.tombstone")
+            self._catalog.record_compare_and_set(record_name, 0, encode_tombstone(tombstone))
+            self._disk.step("delete.tombstoned")
         return self._finish_deletion(tombstone)
 
     def finish_deletions(self) -> int:

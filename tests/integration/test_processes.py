@@ -97,7 +97,7 @@ def test_a_second_writer_is_told_who_writes(store: Path) -> None:
         assert str(os.getpid()) in refused.stderr
         with open_embedded(store) as second:  # opening is no writing
             assert second.count(Query()) == 3
-            with pytest.raises(StoreLockedError, match="this process .* opened the store twice"):
+            with pytest.raises(StoreLockedError, match=r"this process .* opened the store twice"):
                 second.delete_dataset("a")
         assert writer.count(Query()) == 3
     with open_embedded(store, lock_now=True):  # released on close
@@ -152,8 +152,7 @@ def test_forked_workers_read_with_the_handle_they_inherit(store: Path) -> None:
         context = multiprocessing.get_context("fork")
         results: Any = context.SimpleQueue()
         workers = [
-            context.Process(target=lambda: results.put(count_in_reader(backend)))
-            for _ in range(3)
+            context.Process(target=lambda: results.put(count_in_reader(backend))) for _ in range(3)
         ]
         for worker in workers:
             worker.start()

@@ -107,10 +107,10 @@ def test_a_wrong_file_is_named(tmp_path: Path, text: str, says: str) -> None:
 
 
 def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
-    with pytest.raises(NotFoundError, match="absent.toml"):
+    with pytest.raises(NotFoundError, match=r"absent.toml"):
         load_settings(config_file=tmp_path / "absent.toml")
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InvalidInputError, match="binary.toml"):
+    with pytest.raises(InvalidInputError, match=r"binary.toml"):
         load_settings(config_file=tmp_path / "binary.toml")
     with pytest.raises(InvalidInputError, match=tmp_path.name):
         load_settings(config_file=tmp_path)

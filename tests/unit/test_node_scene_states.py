@@ -33,9 +33,7 @@ def begin(version: str = "v1", cells: Any = ("a", "b"), *, replace: bool = False
 
 
 def commit(version: str = "v1", cells: Any = ("a",)) -> Commit:
-    return Commit(
-        version=version, cells=tuple(cells), bytes_total=7, now_us=5, path=f"/{version}"
-    )
+    return Commit(version=version, cells=tuple(cells), bytes_total=7, now_us=5, path=f"/{version}")
 
 
 def published(version: str = "v1", cells: Any = ("a",)) -> SceneRecord:
@@ -160,9 +158,7 @@ class SceneLife(RuleBasedStateMachine):
     def begin(self, version: str, cells: set[str], replace: bool) -> None:
         self.tell(begin(version, sorted(cells), replace=replace))
 
-    @rule(
-        version=st.sampled_from(["v1", "v2", "v3"]), cells=st.sets(st.sampled_from("abc"))
-    )
+    @rule(version=st.sampled_from(["v1", "v2", "v3"]), cells=st.sets(st.sampled_from("abc")))
     def commit(self, version: str, cells: set[str]) -> None:
         if self.record is not None and self.record.version == version:
             return  # told again, with other cells: the caller's bug, checked by the writer

@@ -117,7 +117,7 @@ def test_after_a_failed_fsync_nothing_more_is_written(directory: StoreDirectory)
 
     disk = Disk(broken)
     files = TileFiles(directory, disk)
-    with pytest.raises(ReadOnlyError, match="went read-only: fsync of .* failed"):
+    with pytest.raises(ReadOnlyError, match=r"went read-only: fsync of .* failed"):
         files.put([(directory.tiles / "x", b"data")])
     disk.step = lambda name: None
     with pytest.raises(ReadOnlyError, match="check the disk"):
