@@ -74,12 +74,14 @@ class Picture:
     def column(self, longitude: float) -> int:
         """The pixel edge nearest to a longitude; may lie outside."""
         share = (longitude - self.box.west) / (self.box.east - self.box.west)
-        return round(share * self.pixels.shape[1])
+        width: int = self.pixels.shape[1]
+        return round(share * width)
 
     def row(self, latitude: float) -> int:
         """The pixel edge nearest to a latitude; may lie outside."""
         share = (self.box.north - latitude) / (self.box.north - self.box.south)
-        return round(share * self.pixels.shape[0])
+        height: int = self.pixels.shape[0]
+        return round(share * height)
 
 
 def stretch(band: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
@@ -92,7 +94,7 @@ def stretch(band: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> npt.NDArray
     low, high = np.percentile(band[valid], (0.5, 99.7))
     share = (band.astype(np.float32) - np.float32(low)) / np.float32(max(high - low, 1e-9))
     bright = np.clip(share, 0, 1) ** np.float32(1 / _GAMMA)
-    return np.rint(bright * 255).astype(np.uint8)
+    return np.asarray(np.rint(bright * 255), np.uint8)
 
 
 def true_colour(

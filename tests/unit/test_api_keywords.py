@@ -20,7 +20,7 @@ DAY = 86_400_000_000
     [
         ("2016-01-12", JANUARY_12, JANUARY_12 + DAY - 1),
         (date(2016, 1, 12), JANUARY_12, JANUARY_12 + DAY - 1),
-        (datetime(2016, 1, 12), JANUARY_12, JANUARY_12),
+        (datetime(2016, 1, 12), JANUARY_12, JANUARY_12),  # noqa: DTZ001 - naive means UTC
         (datetime(2016, 1, 12, 2, tzinfo=timezone(timedelta(hours=2))), JANUARY_12, JANUARY_12),
         (("2016-01-12", "2016-01-13"), JANUARY_12, JANUARY_12 + 2 * DAY - 1),
         ((date(2016, 1, 12), None), JANUARY_12, None),
@@ -71,7 +71,7 @@ def test_geometries_come_as_mappings_objects_and_files(tmp_path) -> None:
 
 
 def test_geometry_files_that_cannot_be(tmp_path) -> None:
-    with pytest.raises(NotFoundError, match="absent.geojson does not exist"):
+    with pytest.raises(NotFoundError, match=r"absent\.geojson does not exist"):
         keywords.region(tmp_path / "absent.geojson")
     for number, text in enumerate(("", "{", '{"type": "Polygon"}', "[" * 100_000)):
         path = tmp_path / f"{number}.geojson"

@@ -140,16 +140,16 @@ def test_zarr_reads_back_as_the_cube(selection, tmp_path) -> None:
         np.testing.assert_array_equal(seen_by_gdal.read(1), cube.B08.values[0])
 
 
-@pytest.mark.parametrize("format", ["cog", "npy", "zarr"])
-def test_what_is_there_is_left_alone(selection, tmp_path, format) -> None:
-    if format == "zarr":
+@pytest.mark.parametrize("kind", ["cog", "npy", "zarr"])
+def test_what_is_there_is_left_alone(selection, tmp_path, kind) -> None:
+    if kind == "zarr":
         pytest.importorskip("zarr", reason="zarr is not installed")
     out = tmp_path / "out"
-    selection.export(out, format=format)
+    selection.export(out, format=kind)
     before = sorted(path.relative_to(out) for path in out.rglob("*"))
     with pytest.raises(ConflictError, match="is there already"):
-        selection.export(out, format=format)
-    selection.export(out, format=format, overwrite=True)
+        selection.export(out, format=kind)
+    selection.export(out, format=kind, overwrite=True)
     assert sorted(path.relative_to(out) for path in out.rglob("*")) == before
     assert left_behind(tmp_path) == []
 
@@ -191,11 +191,11 @@ def test_a_failure_leaves_nothing(selection, tmp_path, monkeypatch) -> None:
 
 
 def test_wrong_places_and_formats_are_said(selection, tmp_path) -> None:
-    with pytest.raises(InvalidInputError, match="name ending in .tif"):
+    with pytest.raises(InvalidInputError, match=r"name ending in \.tif"):
         selection.export(tmp_path / "m", mosaic=True)
     with pytest.raises(InvalidInputError, match="2 tiles are a directory"):
         selection.export(tmp_path / "m.tif")
-    with pytest.raises(InvalidInputError, match="format 'tiff'.*cog, npy, zarr"):
+    with pytest.raises(InvalidInputError, match=r"format 'tiff'.*cog, npy, zarr"):
         selection.export(tmp_path / "m", format="tiff")
     with pytest.raises(InvalidInputError, match="no tile matches"):
         Selection(selection._backend, Query(scene="none")).export(tmp_path / "m")

@@ -234,9 +234,9 @@ def test_a_cube_beyond_the_memory_bound_names_chunks(backend) -> None:
 
 def test_what_cannot_be_is_said(backend) -> None:
     selection = two_dates(backend)
-    with pytest.raises(InvalidInputError, match="groupby 'day'.*solar_day"):
+    with pytest.raises(InvalidInputError, match=r"groupby 'day'.*solar_day"):
         selection.to_xarray(groupby="day")
-    with pytest.raises(InvalidInputError, match="keyword 'chunk'.*did you mean 'chunks'"):
+    with pytest.raises(InvalidInputError, match=r"keyword 'chunk'.*did you mean 'chunks'"):
         selection.to_xarray(chunk={})
     with pytest.raises(NotFoundError, match="did you mean 'B04'"):
         selection.to_xarray("B4")
