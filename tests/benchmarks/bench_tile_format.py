@@ -94,6 +94,8 @@ class Source:
     tiles: list[Tile]
     raw_bytes: int | None = None
     jp2_bytes: int | None = None
+    deflate_bytes: int | None = None
+    """As GeoTIFFs like the reference, unwarped: what oversampling costs, compressed."""
 
 
 def lattice() -> tuple[ResolutionGroup, ...]:
@@ -106,7 +108,7 @@ def load_scene() -> Source:
     with zipfile.ZipFile(SCENE) as archive:
         jp2_bytes = sum(archive.getinfo(name).file_size for name in names.values())
     tiles: list[Tile] = []
-    raw_bytes = 0
+    raw_bytes = deflate_bytes = 0
     for group, bands in zip(lattice(), BANDS.values(), strict=True):
         with MemoryFile() as memory:
             pixels = []
@@ -116,6 +118,7 @@ def load_scene() -> Source:
                     profile = {"crs": dataset.crs, "transform": dataset.transform}
             stack = np.stack(pixels)
             raw_bytes += stack.nbytes
+            deflate_bytes += len(geotiff_bytes(stack, GEOTIFFS[REFERENCE]))
             count, height, width = stack.shape
             shape = {"count": count, "height": height, "width": width}
             with memory.open(driver="GTiff", dtype="uint16", nodata=0, **shape, **profile) as copy:
@@ -128,7 +131,7 @@ def load_scene() -> Source:
                 for tile in tiles:
                     tile.groups.append(warp(source, tile.geocode, group))
     tiles = [tile for tile in tiles if tile.groups[0].any()]
-    return Source("main scene", tiles, raw_bytes, jp2_bytes)
+    return Source("main scene", tiles, raw_bytes, jp2_bytes, deflate_bytes)
 
 
 def warp(source: Any, geocode: str, group: ResolutionGroup) -> np.ndarray:
@@ -261,8 +264,8 @@ def geotiff_bytes(group: np.ndarray, options: dict[str, Any]) -> bytes:
             transform=rasterio.Affine(1e-4, 0, -75, 0, -1e-4, 37),
             interleave="band",
             tiled=True,
-            blockxsize=min(512, width),
-            blockysize=min(512, height),
+            blockxsize=min(512, width // 16 * 16),
+            blockysize=min(512, height // 16 * 16),
             **options,
         ) as dataset:
             dataset.write(group)
@@ -487,12 +490,14 @@ def print_bars(source: Source, results: dict[str, Measured], raw: int) -> bool:
             print(f"{f'`{codec}`: {what}':<44}{limit:>8.2f}{got:>10.2f}{verdict}")
             met = met and holds
     print("\nbytes of the scene, MB")
-    if source.raw_bytes and source.jp2_bytes:
-        print(f"  native pixels, uncompressed {source.raw_bytes / 1e6:>10.1f}")
-        print(f"  native pixels, lossless JP2 {source.jp2_bytes / 1e6:>10.1f}")
-    print(f"  warped pixels, uncompressed {sum(t.nbytes for t in source.tiles) / 1e6:>10.1f}")
+    if source.raw_bytes and source.jp2_bytes and source.deflate_bytes:
+        print(f"  {'native pixels, uncompressed':<48}{source.raw_bytes / 1e6:>10.1f}")
+        print(f"  {'native pixels, lossless JP2':<48}{source.jp2_bytes / 1e6:>10.1f}")
+        print(f"  {'native pixels, ' + REFERENCE:<48}{source.deflate_bytes / 1e6:>10.1f}")
+    warped_bytes = sum(tile.nbytes for tile in source.tiles)
+    print(f"  {'warped pixels, uncompressed':<48}{warped_bytes / 1e6:>10.1f}")
     for name in (REFERENCE, *(name for name in results if name.startswith("geostore"))):
-        print(f"  {name:<40}{results[name].bytes_all / 1e6:>10.1f}")
+        print(f"  {name:<48}{results[name].bytes_all / 1e6:>10.1f}")
     return met
 
 
@@ -653,10 +658,8 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         measure_reads(whole, Path(folder), rounds)
         measure_damage(whole, Path(folder), 20 if options.quick else 200)
-    if not met and source.jp2_bytes is None:
-        print("\n(bars are defined on the main scene)")
-        return 0
-    return 0 if met else 1
+    # Bars are defined on the main scene; a quick run on a busy machine shows, but judges not.
+    return 0 if met or options.quick or source.jp2_bytes is None else 1
 
 
 if __name__ == "__main__":
