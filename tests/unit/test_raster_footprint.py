@@ -37,9 +37,9 @@ GRIDS = {
     "north pole": north_up("EPSG:3413", -3e6, 3e6, 1000, 6000, 6000),
     "north pole off centre": north_up("EPSG:3413", -1e6, 3e6, 1000, 3500, 3500),
     "north pole at a corner": north_up("EPSG:3413", 0.0, 1e6, 1000, 1000, 1000),
-    "north pole, fine": north_up("EPSG:3413", -3e6, 3e6, 100, 60_000, 60_000),
     "south pole": north_up("EPSG:3031", -3e6, 3e6, 1000, 6000, 6000),
     "beside the south pole": north_up("EPSG:3031", 1e5, 1e6, 1000, 500, 500),
+    "beside the south pole, fine": north_up("EPSG:3031", 1e5, 1e6, 1, 500_000, 500_000),
     "globe": north_up("EPSG:4326", -180, 90, 0.5, 360, 720),
     "globe from Greenwich": north_up("EPSG:4326", 0, 90, 0.5, 360, 720),
     "globe with a margin": north_up("EPSG:4326", -180.25, 90.25, 0.5, 361, 721),
@@ -56,6 +56,9 @@ GRIDS = {
     "sinusoidal past 180": north_up(MODIS, 17 * 1_111_950.5, -1_111_950.5, 463.3127, 2400, 2400),
     "azimuthal globe": north_up("+proj=aeqd +lat_0=40 +lon_0=20", -2.1e7, 2.1e7, 50_000, 840, 840),
     "both hemispheres": north_up("+proj=laea +lat_0=90", -9e6, 9e6, 25_000, 720, 720),
+    "pole between mesh points": north_up(
+        "+proj=laea +lat_0=90", -2565 * 3515.625, 2565 * 3515.625, 3515.625, 5120, 5120
+    ),
     "a few pixels": north_up("EPSG:32618", 500_000, 4_200_000, 1e5, 2, 3),
 }
 
@@ -161,6 +164,7 @@ def test_a_pole_inside_means_all_longitudes_around_it() -> None:
         ("sinusoidal over the pole", [89.9999]),
         ("azimuthal globe", [89.9999, -89.9999]),
         ("both hemispheres", [89.9999]),
+        ("pole between mesh points", [89.9999]),
     ],
 )
 def test_around_a_pole_nothing_is_left_out(name: str, latitudes: list[float]) -> None:

@@ -329,10 +329,16 @@ class TestHostileFiles:
         assert band.nodata == 3
         np.testing.assert_array_equal(band.read(0, 0, 40, 50)[1], numbers("uint8")[0] != 3)
 
-    @pytest.mark.filterwarnings("ignore:The given matrix is equal to Affine.identity")
-    def test_nor_is_a_world_file(self, make_raster: MakeRaster) -> None:
-        path = make_raster("a.tif", numbers("uint8"), transform=(1, 0, 0, 0, 1, 0))
+    @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+    def test_nor_is_a_world_file(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.tif"
+        with rasterio.open(
+            path, "w", driver="GTiff", count=1, height=40, width=50, dtype="uint8"
+        ) as target:
+            target.write(numbers("uint8"))
         path.with_suffix(".tfw").write_text("10\n0\n0\n-10\n500000\n4200000\n")
+        with rasterio.open(path) as bare:
+            assert not bare.transform.is_identity
         file = RasterFile(str(path))
         assert not file.header.has_transform
         file.close()
