@@ -35,7 +35,7 @@ from rasterio.vrt import WarpedVRT
 from geostore.backends import open_embedded
 from geostore.grid import cell_window
 from geostore.index import open_catalog
-from geostore.index.entry import CatalogEntry
+from geostore.index.entry import entry_from
 from geostore.ingest import DatasetRequest, define, ingest, plan_scene
 from geostore.ingest.partition import ChunkPixels, describe_cell, warp_cell
 from geostore.ingest.plan import CellPlan, Chunk, ScenePlan
@@ -182,7 +182,7 @@ def _round(plan: ScenePlan, table: Table, work: Path, workers: int, gdal: bool) 
         table.time(
             "catalog",
             lambda: (
-                catalog.stage([CatalogEntry.from_tile(tile) for tile in encoded]),
+                catalog.stage([entry_from(tile) for tile in encoded]),
                 catalog.publish(plan.definition.id, plan.scene.id, key, None),
             ),
         )
