@@ -28,7 +28,7 @@ def file_stem(*parts: str) -> str:
     >>> file_stem("s2", "dqbvg", "S2A_MSIL1C")
     's2_dqbvg_S2A_MSIL1C'
     >>> file_stem("..", "a/b")
-    '_a_b-f3cc2d49'
+    '_a_b-26a4edb3'
     """
     plain = "_".join(parts)
     safe = _UNSAFE.sub("_", plain).lstrip(".")[:_STEM_MAX]
