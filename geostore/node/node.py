@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +39,10 @@ __all__ = ["Mode", "Node", "rebuild_store"]
 
 Mode = Literal["a", "r"]
 TEMPORARY: Final = "*"
+LOCATED_MAX: Final = 512
+"""Tiles whose block table is remembered: more than a loader reads at once."""
+
+_Located = tuple[Path, list[tuple[int, int]]]
 
 
 def _now_us() -> int:
@@ -78,6 +83,8 @@ class Node:
         self._now_us = now_us
         self._write_lock = threading.RLock()
         self._lock: WriterLock | None = None
+        self._located: OrderedDict[TileKey, _Located] = OrderedDict()
+        self._located_lock = threading.Lock()
         self._is_closed = False
         self.identity = self._open_identity()
         self._files = TileFiles(self.directory, self.disk)
@@ -176,9 +183,12 @@ class Node:
     @property
     def catalog(self) -> Catalog:
         """The open catalog."""
+        self._require_open()
+        return self._catalog
+
+    def _require_open(self) -> None:
         if self._is_closed:
             raise InvalidInputError(f"store {self.directory.root} is closed")
-        return self._catalog
 
     @property
     def is_writer(self) -> bool:
@@ -271,6 +281,7 @@ class Node:
         """See Backend.delete_dataset."""
         with self._writing():
             self._scenes.forget_dataset(self._datasets.get(name).id)
+            self._files.forget_handles()
             return self._datasets.delete(name)
 
     # ------------------------------------------------------------------ scenes
@@ -347,20 +358,41 @@ class Node:
 
     def read_blocks(self, key: TileKey, indices: Sequence[int]) -> list[memoryview | None]:
         """See Backend.read_blocks."""
-        table = self.catalog.details(key).blocks
+        self._require_open()
+        path, table = self._locate(key)
         if len(indices) and not 0 <= min(indices) <= max(indices) < len(table):
             raise InvalidInputError(
                 f"tile {key}: blocks {min(indices)}..{max(indices)} asked,"
                 f" its block table has 0..{len(table) - 1}"
             )
-        rows = table[list(indices)]
-        spans = list(zip(rows["offset"].tolist(), rows["length"].tolist(), strict=True))
+        spans = [table[index] for index in indices]
         stored = [span for span in spans if span[1]]
-        views = iter(self._read_spans(key, stored) if stored else ())
+        views = iter(self._read_spans(key, path, stored) if stored else ())
         return [next(views) if length else None for _, length in spans]
 
-    def _read_spans(self, key: TileKey, spans: Sequence[tuple[int, int]]) -> list[memoryview]:
-        path = self.tile_path(key)
+    def _locate(self, key: TileKey) -> _Located:
+        """A tile's file and (offset, length) of each block; the last used are remembered.
+
+        Neither ever changes for a key, so the memory needs no care: a tile that went is
+        found out by its missing file.
+        """
+        with self._located_lock:
+            located = self._located.get(key)
+            if located is not None:
+                self._located.move_to_end(key)
+                return located
+        blocks = self.catalog.details(key).blocks
+        spans = list(zip(blocks["offset"].tolist(), blocks["length"].tolist(), strict=True))
+        located = self.tile_path(key), spans
+        with self._located_lock:
+            self._located[key] = located
+            while len(self._located) > LOCATED_MAX:
+                self._located.popitem(last=False)
+        return located
+
+    def _read_spans(
+        self, key: TileKey, path: Path, spans: Sequence[tuple[int, int]]
+    ) -> list[memoryview]:
         try:
             return self._files.read_spans(path, spans)
         except FileNotFoundError:

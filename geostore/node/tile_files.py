@@ -99,6 +99,14 @@ class HandleCache:
         with self._lock:
             return len(self._handles)
 
+    def forget(self, paths: Iterable[Path]) -> None:
+        """Closes these, or lets their readers close them."""
+        with self._lock:
+            for path in paths:
+                handle = self._handles.pop(path, None)
+                if handle is not None:
+                    self._evict(handle)
+
     def clear(self) -> None:
         """Closes all that nobody is reading from, and the rest once they are done."""
         with self._lock:
@@ -209,6 +217,7 @@ class TileFiles:
     def remove(self, paths: Sequence[Path], what: str) -> int:
         """Unlinks files, durably; returns how many there were."""
         gone = [path for path in paths if self._disk.remove(path, what)]
+        self._handles.forget(gone)  # an open file keeps its space on the disk
         self.sync_directories({path.parent for path in gone}, f"{what}.directory")
         return len(gone)
 

@@ -164,6 +164,12 @@ def test_a_closed_node_says_so_and_closes_twice(node: Node) -> None:
         node.create_dataset(small.make_definition("b"))
 
 
+def read_two_then_delete(root: Path) -> None:
+    with Node(root) as reading:
+        assert reading.count(Query()) == 2
+        reading.delete_dataset("a")
+
+
 def test_a_store_without_write_permission_is_read_or_says_why_not(node: Node) -> None:
     root = node.directory.root
     small.put_scene(node, A, "s1", "v1", CELLS[:2])
@@ -177,9 +183,8 @@ def test_a_store_without_write_permission_is_read_or_says_why_not(node: Node) ->
             pytest.skip("file permissions do not bind this user (root)")
         # A reader must register in the catalog's lock file, which it may not here: whether
         # the catalog can do without is its own affair; never is it a traceback or a write.
-        with pytest.raises(ReadOnlyError) as caught, Node(root) as reading:
-            assert reading.count(Query()) == 2
-            reading.delete_dataset("a")
+        with pytest.raises(ReadOnlyError) as caught:
+            read_two_then_delete(root)
         assert "permission" in str(caught.value) or "not written" in str(caught.value)
     finally:
         for path in everything:
@@ -611,6 +616,17 @@ def test_a_missing_or_short_file_is_named(node: Node) -> None:
     os.truncate(node.tile_path(second), 100)
     with pytest.raises(CorruptDataError, match=rf"tile {CELLS[1]} of scene 's1': .*cut short"):
         node.read_blocks(second, [0])
+
+
+def test_a_tile_that_was_read_and_then_replaced_or_deleted_says_so(node: Node) -> None:
+    for version in ("v1", "v2"):
+        small.put_scene(node, A, "s1", version, CELLS[:2], replace=True)
+        assert node.read_blocks(tile(version=version).meta.key, [0])[0] is not None
+    with pytest.raises(NotFoundError, match="replaced or deleted since it was queried"):
+        node.read_blocks(tile(version="v1").meta.key, [0])
+    node.delete_dataset("a")
+    with pytest.raises(NotFoundError):
+        node.read_blocks(tile(version="v2").meta.key, [0])
 
 
 def test_status_counts(node: Node) -> None:
