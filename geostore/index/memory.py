@@ -20,9 +20,9 @@ from geostore.query.predicate import percent_matches, schema_matches, time_match
 
 __all__ = ["Memory", "Selected"]
 
-SCAN_FRACTION = 8
-"""A structure is walked only if it leaves less than 1/8 of the rows; scanning packed columns
-for the rest is faster than fetching positions one by one."""
+SCAN_FRACTION = 64
+"""A structure is walked only if it leaves less than 1/64 of the rows: fetching one position from
+a sorted list takes as long as testing 100 or more in a packed column (0.2 us, 1 to 2 ns)."""
 REGION_TEST_ROWS_MAX = 256
 """With this few rows left by another structure, their cells are tested one by one."""
 

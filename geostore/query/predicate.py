@@ -8,12 +8,14 @@ columns' length.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from geostore.query.value import PercentRange, Query
-from geostore.types import NULL_TIME, RowBatch, TileSchema, TimeSpan
+from geostore.types import NULL_TIME, RowBatch, SchemeName, TileSchema, TimeSpan
 
 __all__ = [
     "geocode_matches",
@@ -66,7 +68,7 @@ def schema_matches(schema: TileSchema, bands: tuple[str, ...]) -> bool:
     return schema.names.issuperset(bands)
 
 
-def _per_value(column: npt.NDArray[np.object_], test: Callable[[object], bool]) -> Mask:
+def _per_value(column: npt.NDArray[np.object_], test: Callable[[Any], bool]) -> Mask:
     """`test` of each value, evaluated once a distinct object (columns are interned)."""
     known: dict[int, bool] = {}
     mask = np.empty(len(column), dtype=np.bool_)
@@ -78,18 +80,23 @@ def _per_value(column: npt.NDArray[np.object_], test: Callable[[object], bool]) 
     return mask
 
 
+def _is_of_scheme(name: SchemeName, schema: TileSchema) -> bool:
+    return schema.scheme == name
+
+
 def _region_mask(batch: RowBatch, query: Query) -> Mask:
     from geostore.grid import scheme
 
     region = query.region
     assert region is not None
-    known: dict[tuple[str, str], bool] = {}
-    mask = np.empty(len(batch), dtype=np.bool_)
-    for i, (schema, geocode) in enumerate(zip(batch.schema, batch.geocode, strict=True)):
-        key = (schema.scheme, geocode)
-        if key not in known:
-            known[key] = region.matches(scheme(schema.scheme), geocode)
-        mask[i] = known[key]
+    mask = np.zeros(len(batch), dtype=np.bool_)
+    for name in get_args(SchemeName):
+        own = np.flatnonzero(_per_value(batch.schema, partial(_is_of_scheme, name)))
+        if not len(own):
+            continue
+        codes = sorted(set(batch.geocode[own].tolist()))
+        known = dict(zip(codes, region.matches_many(scheme(name), codes).tolist(), strict=True))
+        mask[own] = [known[geocode] for geocode in batch.geocode[own]]
     return mask
 
 
@@ -110,10 +117,7 @@ def matching(batch: RowBatch, query: Query) -> Mask:
     if query.scene is not None:
         mask &= _per_value(batch.scene, lambda value: value == query.scene)
     if query.bands:
-        mask &= _per_value(
-            batch.schema,
-            lambda value: isinstance(value, TileSchema) and schema_matches(value, query.bands),
-        )
+        mask &= _per_value(batch.schema, lambda value: schema_matches(value, query.bands))
     if query.geocode is not None:
         prefix, recursive = query.geocode, query.recursive
         mask &= _per_value(

@@ -18,7 +18,7 @@ SortKey = Literal["time", "-time", "cloud", "-cloud", "coverage", "-coverage"]
 """What rows are ordered by first; a leading `-` means descending."""
 
 GEOCODE_LENGTH_MAX = 26
-_GEOCODE = re.compile(r"^[0-9bcdefghjkmnpqrstuvwxyz]+$")
+_GEOCODE = re.compile(r"[0-9bcdefghjkmnpqrstuvwxyz]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ class Query:
                 f"geocode {str(geocode)[:40]!r}: expected text of 1..{GEOCODE_LENGTH_MAX}"
                 " characters"
             )
-        if not _GEOCODE.match(geocode):
+        if not _GEOCODE.fullmatch(geocode):
             raise InvalidInputError(
                 f"geocode {geocode!r}: expected a geohash (0-9 and b-z without a, i, l, o,"
                 " lower case) or a quadtile (0-3)"
