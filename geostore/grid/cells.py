@@ -220,7 +220,7 @@ class Scheme(ABC):
         """
         x = np.asarray(lon, dtype=np.float64)
         y = np.asarray(lat, dtype=np.float64)
-        columns, rows = self.grid_size(length)
+        columns, _ = self.grid_size(length)
         if x.ndim != 1 or x.shape != y.shape:
             raise InvalidInputError(
                 f"lon of shape {x.shape} and lat of shape {y.shape}: expected (n,) and (n,)"
@@ -229,11 +229,11 @@ class Scheme(ABC):
         _check_degrees("latitude", y, 90.0)
         self._check_latitudes(y)
         x = np.where(x == 180.0, -180.0, x)
-        # The quotient may be one cell off beside an edge; edges are exact and settle it.
+        # Rounding keeps order and leaves edges as they are, so the quotient is right or, just
+        # west of an edge, one too many. Edges are exact and settle it.
         column = np.minimum((x + 180.0) / 360.0 * columns, columns - 1).astype(np.int64)
         column -= x < self._column_edges(column, length)
-        column += x >= self._column_edges(column + 1, length)
-        return column, np.clip(self._rows_of(y, length), 0, rows - 1)
+        return column, self._rows_of(y, length)
 
     def encode_many(
         self, lon: npt.ArrayLike, lat: npt.ArrayLike, length: int

@@ -59,9 +59,9 @@ class GeohashScheme(Scheme):
     def _rows_of(self, lat: Floats, length: int) -> Integers:
         rows = 1 << self.bits(length)[1]
         row = np.clip((90.0 - lat) / 180.0 * rows, 0, rows - 1).astype(np.int64)
-        # One off at most, as with columns. Only the pole is not below its row's north edge.
+        # One too many at most, as with columns: on a south edge, or rounded onto it. The pole
+        # alone lies on its row's north edge.
         row -= (lat >= self._row_edges(row, length)) & (row > 0)
-        row += lat < self._row_edges(row + 1, length)
         return row
 
     def _check_latitudes(self, lat: Floats) -> None:

@@ -25,9 +25,6 @@ Floats = npt.NDArray[np.float64]
 LONGITUDE_MAX = 720.0
 """Longitudes may go on past 180 by whole turns, as in 0..360 or unwrapped footprints."""
 
-DUST_DEGREES = 1e-18
-"""Polygon coordinates nearer to 0 than this (a thousandth of an atom's width) count as 0."""
-
 _DEPTH_MAX = 32
 _GEOMETRY_TYPES = (
     "Point",
@@ -282,7 +279,7 @@ def _sort_in(
     part: BaseGeometry, polygons: list[BaseGeometry], lines: list[Floats], points: list[Floats]
 ) -> None:
     if part.geom_type == "Polygon":
-        found = valid_polygons(shapely.transform(part, _without_dust))
+        found = valid_polygons(shapely.transform(part, _without_negative_zero))
         if found:
             polygons.extend(found)
         else:
@@ -304,16 +301,7 @@ def _without_negative_zero(coordinates: Floats) -> Floats:
     return coordinates + 0.0
 
 
-def _without_dust(coordinates: Floats) -> Floats:
-    """Coordinates nearer to 0 than DUST_DEGREES become 0.
-
-    GEOS tells sides of an edge with 106 bits. That is enough for all float64 degrees but for
-    those next to nothing (1e-300), whose difference from 90 has many more.
-    """
-    return np.where(np.abs(coordinates) < DUST_DEGREES, 0.0, coordinates)
-
-
 def valid_polygons(polygon: BaseGeometry) -> list[BaseGeometry]:
-    """The polygon, or the polygons it falls into when made valid; none if it has no area."""
+    """The polygon, or the polygons that it falls into when made valid; none if it has no area."""
     valid = polygon if polygon.is_valid else shapely.make_valid(polygon)
     return [part for part in _exploded(valid) if part.geom_type == "Polygon" and not part.is_empty]

@@ -17,7 +17,7 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["pass_through", "touch"]
+__all__ = ["cut", "pass_through", "touch"]
 
 Floats = npt.NDArray[np.float64]
 Booleans = npt.NDArray[np.bool_]
@@ -50,6 +50,22 @@ def pass_through(
         (np.maximum(y0, y1) > south) & (np.minimum(y0, y1) < north),
     )
     result: Booleans = x_inside & y_inside
+    slanted = np.flatnonzero(result & (x0 != x1) & (y0 != y1))
+    upper, lower = _corner_sides(segments[slanted], boxes[slanted])
+    result[slanted] = (upper > 0) & (lower < 0)
+    return result
+
+
+def cut(segments: Floats, boxes: Floats) -> Booleans:
+    """For each pair, whether the segment meets the open box. Shapes as above."""
+    x0, y0, x1, y1 = segments.T
+    west, south, east, north = boxes.T
+    result: Booleans = (
+        (np.maximum(x0, x1) > west)
+        & (np.minimum(x0, x1) < east)
+        & (np.maximum(y0, y1) > south)
+        & (np.minimum(y0, y1) < north)
+    )
     slanted = np.flatnonzero(result & (x0 != x1) & (y0 != y1))
     upper, lower = _corner_sides(segments[slanted], boxes[slanted])
     result[slanted] = (upper > 0) & (lower < 0)

@@ -49,8 +49,10 @@ class Boxes:
 class Polygons:
     """Valid polygons; each is asked by itself, so they may overlap.
 
-    GEOS decides by the signs of exact orientation tests, not by making the overlap and
-    measuring it: slivers of any size count.
+    Exact for slivers of any size: where an edge of a polygon enters the open box, the polygon
+    overlaps it in part; where none does, the box lies wholly inside or outside, and its centre
+    tells. GEOS's own predicates round where an edge passes a corner closely, so it is asked
+    about centres only, which are half a box away from every edge.
     """
 
     def __init__(self, polygons: Iterable[BaseGeometry]) -> None:
@@ -60,21 +62,26 @@ class Polygons:
         self._tree = shapely.STRtree(self._polygons)
         # A prepared polygon completes its index when first asked, which is not thread-safe.
         self._lock = threading.Lock()
+        edges = [_ring_edges(polygon) for polygon in self._polygons]
+        self._edges = np.concatenate(edges)
+        self._part_of_edge = np.repeat(np.arange(len(edges)), [len(each) for each in edges])
+        self._edge_tree = shapely.STRtree(shapely.linestrings(self._edges.reshape(-1, 2, 2)))
 
     def relation(self, bounds: Floats) -> Relations:
         result = np.zeros(len(bounds), dtype=np.int8)
-        boxes = shapely.box(*bounds.T)
+        which, edge = self._edge_tree.query(shapely.box(*bounds.T))
+        entered = segments.cut(self._edges[edge], bounds[which])
+        which, part = which[entered], self._part_of_edge[edge[entered]]
+        result[which] = 1
+        entered_pairs = np.unique(which * len(self._polygons) + part)
+        x = (bounds[:, 0] + bounds[:, 2]) / 2.0
+        y = (bounds[:, 1] + bounds[:, 3]) / 2.0
         with self._lock:
-            which, part = self._tree.query(boxes)
-            met = shapely.intersects(self._polygons[part], boxes[which])
-            which, part = which[met], part[met]
-            covered = shapely.covers(self._polygons[part], boxes[which])
-            result[which[covered]] = 2
-            # Of what is left, some boxes only touch. One answer a box is enough.
-            left = ~covered & (result[which] == 0)
-            which, part = which[left], part[left]
-            overlap = shapely.relate_pattern(self._polygons[part], boxes[which], "T********")
-        result[which[overlap]] = 1
+            which, part = self._tree.query(shapely.points(x, y))
+            whole = ~np.isin(which * len(self._polygons) + part, entered_pairs)
+            which, part = which[whole], part[whole]
+            inside = shapely.contains_xy(self._polygons[part], x[which], y[which])
+        result[which[inside]] = 2
         return result
 
 
@@ -174,6 +181,14 @@ class Shapes:
         if len(parts.points):
             thin = (*thin, Points(_turned_points(parts.points)))
         return cls(areas, thin)
+
+
+def _ring_edges(polygon: BaseGeometry) -> Floats:
+    """(n, 4) ends of the edges of all rings."""
+    rings = [shapely.get_coordinates(ring) for ring in (polygon.exterior, *polygon.interiors)]
+    edges = np.concatenate([np.concatenate([ring[:-1], ring[1:]], axis=1) for ring in rings])
+    lasting: Booleans = (edges[:, :2] != edges[:, 2:]).any(axis=1)
+    return edges[lasting]
 
 
 def _turns(west: float, east: float) -> range:

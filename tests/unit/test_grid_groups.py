@@ -39,7 +39,7 @@ READER_DEFAULTS: list[tuple[str, tuple[float, ...], int, int]] = [
 def table() -> str:
     """The table of docs/lattices.md."""
     lines = [
-        "| scenes | groups (m) | scheme | length | equatorial cell (km) | height × width (pixels) |",
+        "| scenes | groups (m) | scheme | length | equator cell (km) | height × width (pixels) |",
         "|---|---|---|---|---|---|",
     ]
     for name, resolutions, geohash, quadtile in READER_DEFAULTS:

@@ -88,6 +88,20 @@ def test_neighbours_share_their_edge_to_the_last_bit(
     assert both.transform == here.transform
 
 
+@pytest.mark.parametrize(("name", "length", "resolutions"), CASES)
+def test_any_window_begins_at_the_nearest_float(
+    name: SchemeName, length: int, resolutions: tuple[float, ...]
+) -> None:
+    rng = np.random.default_rng(8)
+    group = make_groups(name, length, resolutions)[0]
+    height, width = lattice_shape(name, length, group)
+    for _ in range(200):
+        column, row = int(rng.integers(width)), int(rng.integers(height))
+        window = lattice_window(name, length, group, column=column, row=row, height=1, width=1)
+        assert window.transform[2] == float(exact_edge(name, column, width, down=False))
+        assert window.transform[5] == float(exact_edge(name, row, height, down=True))
+
+
 def test_groups_nest_on_the_ground() -> None:
     fine, coarse, _ = make_groups("geohash", 5, (10, 20, 60))
     here, there = cell_window("geohash", "dqcjq", fine), cell_window("geohash", "dqcjq", coarse)

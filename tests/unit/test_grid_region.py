@@ -263,6 +263,8 @@ def test_longitudes_past_180_go_on_around() -> None:
     assert Region.from_geometry(east).bboxes == (BBox(-180, 1, -179, 2), BBox(179, 1, 180, 2))
     line = {"type": "LineString", "coordinates": [[179, 1], [181, 1]]}
     assert cells(Region.from_geometry(line), 1) == ["8", "x"]
+    up_to = {"type": "LineString", "coordinates": [[160, 1], [180, 2]]}
+    assert Region.from_geometry(up_to).bboxes == (BBox(160, 1, 180, 2),)
     # 0..360 is the whole world.
     assert len(cells(Region.from_geometry(shapely.box(0, -90, 360, 90)))) == 1024
 

@@ -39,6 +39,36 @@ def test_a_corner_cut_by_less_than_floats_resolve() -> None:
         assert both((1.0, end, -1.0, 0.0))[0] == inside
 
 
+def test_lines_aimed_at_corners_are_decided_as_fractions_do() -> None:
+    rng = np.random.default_rng(11)
+    corner = rng.uniform(-80.0, 80.0, (2000, 2))
+    start = corner + rng.uniform(1.0, 9.0, (2000, 2)) * rng.choice([-1.0, 1.0], (2000, 2))
+    ends = np.concatenate([start, start + 2.0 * (corner - start)], axis=1)  # rounded: a near miss
+    # The box lies beside the line where it passes the corner, upper left or lower right.
+    rising = (ends[:, 0] < ends[:, 2]) == (ends[:, 1] < ends[:, 3])
+    boxes = np.stack(
+        [
+            corner[:, 0] - 0.5,
+            np.where(rising, corner[:, 1], corner[:, 1] - 0.5),
+            corner[:, 0],
+            np.where(rising, corner[:, 1] + 0.5, corner[:, 1]),
+        ],
+        axis=1,
+    )
+    flags = np.ones(len(ends), dtype=np.bool_)
+    found = pass_through(ends, boxes, flags, ~flags)
+    closed = touch(ends, boxes)
+    expected, expected_closed = [], []
+    for segment, place, rises in zip(ends.tolist(), corner.tolist(), rising.tolist(), strict=True):
+        x0, y0, x1, y1, x, y = (Fraction(value) for value in (*segment, *place))
+        above = y0 + (x - x0) / (x1 - x0) * (y1 - y0) - y  # of the line over the corner
+        expected.append(above > 0 if rises else above < 0)
+        expected_closed.append(above >= 0 if rises else above <= 0)
+    assert found.tolist() == expected
+    assert closed.tolist() == expected_closed
+    assert 100 < sum(expected) < sum(expected_closed) < 1950
+
+
 def test_edges_belong_to_their_owner() -> None:
     def along(segment: tuple[float, float, float, float], south: bool, north: bool) -> bool:
         ends = np.array([segment])
