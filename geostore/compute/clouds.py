@@ -25,14 +25,17 @@ def cloud_mask(
         kind: `classes`: the codes in `values` are cloud; `bits`: any of the bit numbers in
             `values` set; `likelihood`: at least `min(values)` percent.
     """
+    cloud: _Mask
     if kind == "classes":
-        return np.isin(layer, list(values))
-    if kind == "bits":
+        cloud = np.isin(layer, list(values))
+    elif kind == "bits":
         together = 0
         for bit in values:
             together |= 1 << bit
-        return (layer & layer.dtype.type(together)) != 0
-    return layer >= min(values)
+        cloud = np.not_equal(layer & layer.dtype.type(together), 0)
+    else:
+        cloud = np.greater_equal(layer, min(values))
+    return cloud
 
 
 def cloud_cover(cloud: _Mask, valid: _Mask | bool) -> float | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -17,11 +19,11 @@ def _nearest_rank(count: int, percent: int) -> int:
     return max(0, -(-percent * count // 100) - 1)
 
 
-def _of_small_integers(values: npt.NDArray[np.integer]) -> BandStatistics:
+def _of_small_integers(values: npt.NDArray[Any]) -> BandStatistics:
     """From the histogram: one pass instead of a sort, for integers of at most 16 bits."""
     lowest = int(values.min())
     shifted = values if lowest >= 0 else values.astype(np.int32) - lowest
-    base = 0 if lowest >= 0 else lowest
+    base = min(0, lowest)
     histogram = np.bincount(shifted)
     present = np.flatnonzero(histogram)
     counts = histogram[present]

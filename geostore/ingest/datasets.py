@@ -14,7 +14,7 @@ from geostore.ingest.plan import native_resolution_m, stored_bands
 from geostore.scenes import Reader, Scene
 from geostore.types import Codec, DatasetDefinition, Resampling, SchemeName
 
-__all__ = ["DatasetRequest", "complete", "define", "resolve"]
+__all__ = ["DatasetRequest", "DatasetStore", "Proposal", "complete", "define", "propose", "settle"]
 
 _SAME_SIZE = 1.02
 """Native pixel sizes within this factor share a group."""
@@ -60,14 +60,12 @@ def define(name: str, request: DatasetRequest, like: Reader | None) -> DatasetDe
     placement = request.placement
     if placement is None and length is not None:
         placement = default_placement(chosen, length)
-    groups = ()
     definition = DatasetDefinition(
         id=uuid.uuid4().hex,
         name=name,
         scheme=chosen,
         length=length,
         placement=placement,
-        groups=groups,
         resampling=request.resampling or "nearest",
         codec=request.codec or "fast",
         reader=like.name if like is not None else None,
@@ -131,36 +129,45 @@ def _text(value: object) -> str:
     return str(value)
 
 
-def resolve(
-    store: DatasetStore,
-    scene: Scene,
-    reader: Reader,
-    name: str | None,
-    request: DatasetRequest,
-    *,
-    dry_run: bool = False,
-) -> DatasetDefinition:
-    """The complete definition of the dataset a scene goes into, created if need be.
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """The complete definition a scene would go under, and what the store has of it."""
+
+    definition: DatasetDefinition
+    stored: DatasetDefinition | None
+    """None: there is no dataset of that name. Else it may lack what its first scene fixes."""
+
+    @property
+    def is_stored(self) -> bool:
+        return self.stored is not None and self.stored == self.definition
+
+
+def propose(
+    store: DatasetStore, scene: Scene, reader: Reader, name: str | None, request: DatasetRequest
+) -> Proposal:
+    """What dataset a scene goes into; nothing is written.
 
     Raises:
         InvalidInputError: the request contradicts an existing dataset.
     """
     name = name or scene.reader
     try:
-        definition = store.dataset(name)
+        stored = store.dataset(name)
     except NotFoundError:
-        like = reader if request.resolutions_m is None or reader.defaults.lengths else None
-        definition = complete(define(name, request, like), scene)
-        if dry_run:
-            return definition
-        try:
-            store.create_dataset(definition)
-        except ConflictError:  # somebody else's first scene came a moment earlier
-            definition = store.dataset(name)
+        return Proposal(complete(define(name, request, reader), scene), None)
+    _refuse_differences(stored, request)
+    return Proposal(complete(stored, scene), stored)
+
+
+def settle(store: DatasetStore, proposal: Proposal) -> bool:
+    """Write what the proposal adds. False: somebody else was faster, so propose again."""
+    if proposal.is_stored:
+        return True
+    try:
+        if proposal.stored is None:
+            store.create_dataset(proposal.definition)
         else:
-            return definition
-    _refuse_differences(definition, request)
-    completed = complete(definition, scene)
-    if completed is not definition and not dry_run:
-        store.replace_dataset(definition, completed)
-    return completed
+            store.replace_dataset(proposal.stored, proposal.definition)
+    except ConflictError:
+        return False
+    return True

@@ -46,6 +46,16 @@ class ChunkPixels:
         return self.data.nbytes + (0 if self.valid is None else self.valid.nbytes)
 
 
+def _slices(
+    window: SourceWindow, top: int, left: int, bottom: int, right: int
+) -> tuple[slice, slice]:
+    """A rectangle of the source as slices of an array that holds `window`."""
+    return (
+        slice(top - window.row, bottom - window.row),
+        slice(left - window.column, right - window.column),
+    )
+
+
 def _assemble(
     plan: ScenePlan, band: int, window: SourceWindow, chunks: Mapping[Chunk, ChunkPixels]
 ) -> tuple[_Pixels, _Mask | None]:
@@ -62,17 +72,15 @@ def _assemble(
         top, left = max(window.row, part.row), max(window.column, part.column)
         bottom = min(window.row + window.height, part.row + part.height)
         right = min(window.column + window.width, part.column + part.width)
-        here = np.s_[top - window.row : bottom - window.row, left - window.column : right - window.column]
-        there = np.s_[top - part.row : bottom - part.row, left - part.column : right - part.column]
+        here = _slices(window, top, left, bottom, right)
+        there = _slices(part, top, left, bottom, right)
         data[here] = pixels.data[there]
         if valid is not None and pixels.valid is not None:
             valid[here] = pixels.valid[there]
     return data, valid
 
 
-def warp_cell(
-    plan: ScenePlan, cell: CellPlan, chunks: Mapping[Chunk, ChunkPixels]
-) -> TilePixels:
+def warp_cell(plan: ScenePlan, cell: CellPlan, chunks: Mapping[Chunk, ChunkPixels]) -> TilePixels:
     """All bands of one cell on the dataset's lattices, with their validity masks."""
     maps: dict[int, NearestMap | None] = {}
     data: list[list[_Pixels]] = [[] for _ in plan.schema.groups]
@@ -154,8 +162,10 @@ def _union(masks: list[_Mask | bool], shape: tuple[int, int]) -> _Mask | bool:
         if mask.shape != shape:
             rows = (2 * np.arange(shape[0]) + 1) * mask.shape[0] // (2 * shape[0])
             columns = (2 * np.arange(shape[1]) + 1) * mask.shape[1] // (2 * shape[1])
-            mask = mask[np.ix_(rows, columns)]
-        together = mask if together is False else together | mask
+            seen = mask[np.ix_(rows, columns)]
+        else:
+            seen = mask
+        together = seen if together is False else together | seen
     return together
 
 
@@ -185,14 +195,12 @@ def describe_cell(plan: ScenePlan, cell: CellPlan, pixels: TilePixels) -> TileMe
             if scene.cloud.nodata_values:
                 known = ~np.isin(layer, list(scene.cloud.nodata_values))
                 valid = known if valid is True else known & valid
-            cover = cloud_cover(
-                cloud_mask(layer, scene.cloud.kind, scene.cloud.values), valid
-            )
+            cover = cloud_cover(cloud_mask(layer, scene.cloud.kind, scene.cloud.values), valid)
     histogram = None
     if scene.likelihood_band in by_name:
         band = by_name[scene.likelihood_band]
         histogram = likelihood_histogram(
-            pixels.data[band.group][band.position],  # type: ignore[arg-type]
+            pixels.data[band.group][band.position],
             pixels.masks[band.group][band.position],
         )
     return TileMeta(

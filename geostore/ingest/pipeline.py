@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from geostore.errors import GeostoreError, InvalidInputError, StorageFullError
-from geostore.ingest.datasets import DatasetRequest, DatasetStore, resolve
+from geostore.ingest.datasets import DatasetRequest, DatasetStore, Proposal, propose, settle
 from geostore.ingest.plan import CELLS_MAX, ScenePlan, plan_scene
 from geostore.ingest.schedule import tiles
 from geostore.scenes import (
@@ -195,7 +195,10 @@ def _ingest_source(
 
 
 def _failed(
-    path: str, error: GeostoreError, started: float, scene: Scene | None = None,
+    path: str,
+    error: GeostoreError,
+    started: float,
+    scene: Scene | None = None,
     dataset: str | None = None,
 ) -> SceneResult:
     text = str(error)
@@ -215,38 +218,37 @@ def _ingest_scene(
     job: _Job, executor: ThreadPoolExecutor, scene: Scene, path: str, done: int
 ) -> SceneResult:
     started = time.perf_counter()
-    name = job.dataset or scene.reader
     try:
-        definition = resolve(
-            job.sink,
-            scene,
-            readers()[scene.reader],
-            job.dataset,
-            job.request,
-            dry_run=job.dry_run,
-        )
-        plan = plan_scene(scene, definition, cells_max=job.cells_max, chunk_px=job.chunk_px)
-        result = SceneResult(
-            path=path,
-            reader=scene.reader,
-            scene=scene.id,
-            dataset=definition.name,
-            status=SceneStatus.PLANNED,
-            tiles=len(plan.cells),
-            missing=scene.missing,
-        )
-        if job.dry_run:
-            result = replace(
-                result, bytes=_estimate_bytes(plan), oversampling=round(plan.oversampling, 3)
-            )
-        else:
-            result = _store(job, executor, plan, result, done)
+        result = None
+        while result is None:
+            result = _try_scene(job, executor, scene, path, done)
     except StorageFullError:
         raise
     except GeostoreError as error:
-        _log.debug("scene failed", exc_info=True)
-        return _failed(path, error, started, scene, name)
+        return _failed(path, error, started, scene, job.dataset or scene.reader)
     return replace(result, seconds=time.perf_counter() - started)
+
+
+def _try_scene(
+    job: _Job, executor: ThreadPoolExecutor, scene: Scene, path: str, done: int
+) -> SceneResult | None:
+    """None: the dataset's definition changed under the attempt, which must begin anew."""
+    proposal = propose(job.sink, scene, readers()[scene.reader], job.dataset, job.request)
+    plan = plan_scene(scene, proposal.definition, cells_max=job.cells_max, chunk_px=job.chunk_px)
+    result = SceneResult(
+        path=path,
+        reader=scene.reader,
+        scene=scene.id,
+        dataset=proposal.definition.name,
+        status=SceneStatus.PLANNED,
+        tiles=len(plan.cells),
+        missing=scene.missing,
+    )
+    if job.dry_run:
+        return replace(
+            result, bytes=_estimate_bytes(plan), oversampling=round(plan.oversampling, 3)
+        )
+    return _Attempt(job, plan, proposal, done).run(executor, result)
 
 
 def _estimate_bytes(plan: ScenePlan) -> int:
@@ -259,91 +261,124 @@ def _estimate_bytes(plan: ScenePlan) -> int:
     return a_tile * len(plan.cells)
 
 
-def _store(
-    job: _Job, executor: ThreadPoolExecutor, plan: ScenePlan, result: SceneResult, done: int
-) -> SceneResult:
-    """Stage every tile, then commit; on any trouble the attempt is aborted."""
-    sink, scene, definition = job.sink, plan.scene, plan.definition
-    begun = sink.begin_scene(
-        definition,
-        scene.id,
-        plan.version,
-        plan.geocodes,
-        replace=job.replace,
-        path=scene.path,
-        reader=scene.reader,
-    )
-    if begun is None:
-        record = sink.scene_record(definition.id, scene.id)
+class _OvertakenError(Exception):
+    """Somebody else fixed the dataset's definition first."""
+
+
+class _Attempt:
+    """One scene's way into the store: begin, stage every tile, commit; or abort.
+
+    A dataset that the scene would create or complete is written only when there is a tile to
+    put: a scene that turns out to be empty or unreadable leaves nothing behind.
+    """
+
+    def __init__(self, job: _Job, plan: ScenePlan, proposal: Proposal, done: int) -> None:
+        self.job = job
+        self.plan = plan
+        self.proposal = proposal
+        self.scenes_done = done
+        self.has_begun = False
+        self.cells: list[str] = []
+        self.cells_done = 0
+        self.stored_bytes = 0
+        self.batch: list[EncodedTile] = []
+        self.batch_bytes = 0
+
+    def run(self, executor: ThreadPoolExecutor, result: SceneResult) -> SceneResult | None:
+        """The scene's result; None if the attempt was overtaken."""
+        sink, plan = self.job.sink, self.plan
+        key = (plan.definition.id, plan.scene.id, plan.version)
+        try:
+            if self.proposal.is_stored and not self._begin():
+                record = sink.scene_record(*key[:2])
+                return replace(
+                    result,
+                    status=SceneStatus.UNCHANGED,
+                    tiles=len(record.cells) if record else 0,
+                    bytes=record.bytes if record else 0,
+                )
+            self._stage(executor)
+            sink.commit_scene(
+                *key,
+                sorted(self.cells),
+                bytes_total=self.stored_bytes,
+                properties=dict(plan.scene.properties),
+            )
+        except _OvertakenError:
+            return None
+        except BaseException:
+            # Ctrl-C and worker crashes too: what was staged must not linger.
+            if self.has_begun:
+                sink.abort_scene(*key)
+            raise
         return replace(
             result,
-            status=SceneStatus.UNCHANGED,
-            tiles=len(record.cells) if record else 0,
-            bytes=record.bytes if record else 0,
+            status=SceneStatus.INGESTED,
+            tiles=len(self.cells),
+            bytes=self.stored_bytes,
         )
-    try:
-        cells, stored = _stage(job, executor, plan, done)
-        if not cells:
-            raise InvalidInputError(f"{scene.path}: no band has a valid pixel")
-        sink.commit_scene(
-            definition.id,
-            scene.id,
-            plan.version,
-            cells,
-            bytes_total=stored,
-            properties=dict(scene.properties),
+
+    def _begin(self) -> bool:
+        """False: this very version is there already."""
+        if not settle(self.job.sink, self.proposal):
+            raise _OvertakenError
+        begun = self.job.sink.begin_scene(
+            self.plan.definition,
+            self.plan.scene.id,
+            self.plan.version,
+            self.plan.geocodes,
+            replace=self.job.replace,
+            path=self.plan.scene.path,
+            reader=self.plan.scene.reader,
         )
-    except BaseException:
-        # Ctrl-C and worker crashes too: what was staged must not linger.
-        sink.abort_scene(definition.id, scene.id, plan.version)
-        raise
-    return replace(result, status=SceneStatus.INGESTED, tiles=len(cells), bytes=stored)
+        self.has_begun = begun is not None
+        return self.has_begun
 
+    def _stage(self, executor: ThreadPoolExecutor) -> None:
+        """Put every tile of the plan."""
+        self._report()
+        # Closed here, not by the garbage collector: no task may outlive a failed attempt.
+        with closing(
+            tiles(
+                self.plan,
+                executor,
+                workers=self.job.workers,
+                budget_bytes=self.job.budget_bytes,
+            )
+        ) as made:
+            for _cell, tile in made:
+                self.cells_done += 1
+                if tile is not None:
+                    self.batch.append(tile)
+                    self.batch_bytes += len(tile.payload)
+                if len(self.batch) >= _BATCH_TILES or self.batch_bytes >= _BATCH_BYTES:
+                    self._put()
+        self._put()
+        if not self.cells:
+            raise InvalidInputError(f"{self.plan.scene.path}: no band has a valid pixel")
 
-def _stage(
-    job: _Job, executor: ThreadPoolExecutor, plan: ScenePlan, done: int
-) -> tuple[list[str], int]:
-    """Put every tile of the plan; returns the cells that made a tile, and their bytes."""
-    cells: list[str] = []
-    stored = 0
-    dealt_with = 0
-    batch: list[EncodedTile] = []
-    batch_bytes = 0
+    def _put(self) -> None:
+        """Make the batch durable; the attempt begins with the first tile at the latest."""
+        if self.batch:
+            if not self.has_begun and not self._begin():
+                raise _OvertakenError  # a dataset of the same name and this very scene appeared
+            self.job.sink.put_tiles(self.batch)
+            self.stored_bytes += self.batch_bytes
+            self.cells += [tile.meta.key.geocode for tile in self.batch]
+            self.batch, self.batch_bytes = [], 0
+        self._report()
 
-    def flush() -> None:
-        nonlocal stored, batch_bytes
-        if batch:
-            job.sink.put_tiles(batch)
-            stored += batch_bytes
-            cells.extend(tile.meta.key.geocode for tile in batch)
-            batch.clear()
-            batch_bytes = 0
-        if job.progress is not None:
-            job.progress(
+    def _report(self) -> None:
+        if self.job.progress is not None:
+            self.job.progress(
                 IngestProgress(
-                    path=plan.scene.path,
-                    scene=plan.scene.id,
-                    dataset=plan.definition.name,
-                    scenes_done=done,
-                    cells_done=dealt_with,
-                    cells_total=len(plan.cells),
-                    tiles=len(cells),
-                    bytes=stored,
+                    path=self.plan.scene.path,
+                    scene=self.plan.scene.id,
+                    dataset=self.plan.definition.name,
+                    scenes_done=self.scenes_done,
+                    cells_done=self.cells_done,
+                    cells_total=len(self.plan.cells),
+                    tiles=len(self.cells),
+                    bytes=self.stored_bytes,
                 )
             )
-
-    if job.progress is not None:
-        flush()
-    # Closed here, not by the garbage collector: no task may outlive a failed attempt.
-    with closing(
-        tiles(plan, executor, workers=job.workers, budget_bytes=job.budget_bytes)
-    ) as made:
-        for _cell, tile in made:
-            dealt_with += 1
-            if tile is not None:
-                batch.append(tile)
-                batch_bytes += len(tile.payload)
-            if len(batch) >= _BATCH_TILES or batch_bytes >= _BATCH_BYTES:
-                flush()
-    flush()
-    return sorted(cells), stored

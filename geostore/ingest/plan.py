@@ -79,20 +79,18 @@ class Chunking:
 
     def over(self, grid: SourceGrid, window: SourceWindow) -> list[SourceWindow]:
         """The chunks that meet a window, row by row."""
-        chunks = []
         first_row = window.row - window.row % self.height
         first_column = window.column - window.column % self.width
-        for row in range(first_row, window.row + window.height, self.height):
-            for column in range(first_column, window.column + window.width, self.width):
-                chunks.append(
-                    SourceWindow(
-                        row,
-                        column,
-                        min(self.height, grid.height - row),
-                        min(self.width, grid.width - column),
-                    )
-                )
-        return chunks
+        return [
+            SourceWindow(
+                row,
+                column,
+                min(self.height, grid.height - row),
+                min(self.width, grid.width - column),
+            )
+            for row in range(first_row, window.row + window.height, self.height)
+            for column in range(first_column, window.column + window.width, self.width)
+        ]
 
 
 @dataclass(frozen=True, slots=True)

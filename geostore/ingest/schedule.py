@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import queue
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -128,7 +128,7 @@ class _Run:
 
 def tiles(
     plan: ScenePlan, executor: ThreadPoolExecutor, *, workers: int, budget_bytes: int
-) -> Iterator[tuple[CellPlan, EncodedTile | None]]:
+) -> Generator[tuple[CellPlan, EncodedTile | None]]:
     """Every cell of the plan with its tile (None where it has no valid pixel).
 
     Cells come as they are ready. Decoded chunks take at most about `budget_bytes`, or what

@@ -194,21 +194,15 @@ def _evaluate(nodes: _Floats, out: _Floats) -> None:
         np.matmul(down[start : start + band], across, out=out[start : start + band])
 
 
-def _fill(
-    mapping: _Mapping, columns: _Floats, rows: _Floats, left: int, top: int
-) -> None:
+def _fill(mapping: _Mapping, columns: _Floats, rows: _Floats, left: int, top: int) -> None:
     """Fill a patch (views of the outputs) whose first pixel is (left, top) of the window."""
     height, width = columns.shape
     if max(height, width) <= _PATCH_MIN_PX:
         at = np.meshgrid(left + 0.5 + np.arange(width), top + 0.5 + np.arange(height))
         columns[...], rows[...] = mapping(*at)
         return
-    node_columns, node_rows = mapping(
-        *np.meshgrid(left + _POINTS * width, top + _POINTS * height)
-    )
-    true_columns, true_rows = mapping(
-        *np.meshgrid(left + _CHECKS * width, top + _CHECKS * height)
-    )
+    node_columns, node_rows = mapping(*np.meshgrid(left + _POINTS * width, top + _POINTS * height))
+    true_columns, true_rows = mapping(*np.meshgrid(left + _CHECKS * width, top + _CHECKS * height))
     values = (node_columns, node_rows, true_columns, true_rows)
     if all(np.isfinite(value).all() for value in values):
         worst = max(

@@ -72,9 +72,7 @@ class NearestMap:
         return mask if mask.any() else False
 
 
-def nearest_map(
-    window: LatticeWindow, grid: SourceGrid, source: SourceWindow
-) -> NearestMap | None:
+def nearest_map(window: LatticeWindow, grid: SourceGrid, source: SourceWindow) -> NearestMap | None:
     """The map from a lattice window into a source window; None where they do not meet.
 
     Args:

@@ -7,7 +7,7 @@ import json
 import re
 import unicodedata
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, Self, cast, get_args
+from typing import Any, Literal, Self, get_args
 
 from geostore.errors import InvalidInputError
 
@@ -181,6 +181,4 @@ class DatasetDefinition:
         self, *, length: int, placement: int, groups: tuple[ResolutionGroup, ...]
     ) -> Self:
         """The definition completed by its first scene."""
-        return cast(
-            "Self", replace(self, length=length, placement=placement, groups=groups)
-        )
+        return replace(self, length=length, placement=placement, groups=groups)

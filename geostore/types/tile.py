@@ -37,9 +37,7 @@ __all__ = [
 NULL_TIME = np.iinfo(np.int64).min
 """The int64 that stands for "no time known" in time columns (numpy's NaT)."""
 
-BLOCK_DTYPE = np.dtype(
-    [("offset", "<u8"), ("length", "<u4"), ("fill", "<u4"), ("checksum", "<u8")]
-)
+BLOCK_DTYPE = np.dtype([("offset", "<u8"), ("length", "<u4"), ("fill", "<u4"), ("checksum", "<u8")])
 """One entry of a tile's block table.
 
 `offset`, `length`: the compressed block's bytes in the tile file. `checksum`: XXH3-64 of
@@ -126,9 +124,7 @@ class GroupLayout:
 
     @property
     def blocks_per_band(self) -> int:
-        return math.ceil(self.height / self.block_height) * math.ceil(
-            self.width / self.block_width
-        )
+        return math.ceil(self.height / self.block_height) * math.ceil(self.width / self.block_width)
 
 
 @dataclass(frozen=True)
@@ -223,7 +219,8 @@ class TileKey:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BandStatistics:
     """Over a band's valid pixels in one tile; None where it has none. Percentiles are exact
-    order statistics (nearest rank)."""
+    order statistics (nearest rank).
+    """
 
     minimum: float | None
     maximum: float | None
@@ -353,9 +350,7 @@ class RowBatch:
             cloud = float(self.cloud_cover[i])
             yield TileRow(
                 row_id=int(self.row_id[i]),
-                key=TileKey(
-                    self.dataset_id[i], self.scene[i], self.version[i], self.geocode[i]
-                ),
+                key=TileKey(self.dataset_id[i], self.scene[i], self.version[i], self.geocode[i]),
                 dataset=self.dataset[i],
                 schema=self.schema[i],
                 time=None if time_us == NULL_TIME else datetime_from_us(time_us),

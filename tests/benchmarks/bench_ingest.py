@@ -167,9 +167,7 @@ def _round(plan: ScenePlan, table: Table, work: Path, workers: int, gdal: bool) 
             lambda: list(executor.map(lambda pair: describe_cell(plan, *pair), pairs)),
         )
         made = [
-            (meta, pixels)
-            for meta, pixels in zip(metas, warped, strict=True)
-            if meta is not None
+            (meta, pixels) for meta, pixels in zip(metas, warped, strict=True) if meta is not None
         ]
         encoded = table.time(
             "encode", lambda: list(executor.map(lambda pair: encode_tile(*pair), made))
@@ -254,7 +252,8 @@ def main() -> int:
     ) * len(plan.cells)
     print(f"{tiles} tiles, {stored / 1e6:.1f} MB stored, {pixels / 1e6:.0f} M lattice pixels,")
     print(f"{options.workers} threads, {rounds} rounds, medians, Python {sys.version.split()[0]}")
-    table.print([*stages, *(["warp (GDAL)"] if "warp (GDAL)" in table.wall else []), "whole ingest"])
+    peers = [name for name in ("warp (GDAL)",) if name in table.wall]
+    table.print([*stages, *peers, "whole ingest"])
     print(f"sum of stages {total:.3f} s; whole / sum = {table.median('whole ingest') / total:.2f}")
     print(f"bar: at most {BAR}")
     return 0

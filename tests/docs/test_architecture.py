@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from geostore_cli.main import cli
 
 import geostore
 from geostore import demo
+from geostore_cli.main import cli
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGE = (REPOSITORY / "docs" / "ARCHITECTURE.md").read_text(encoding="utf-8")
@@ -34,7 +34,11 @@ def _passed(action: Callable[[], object]) -> set[str]:
 
     def note(frame, event, _argument) -> None:
         name = frame.f_code.co_filename
-        if event == "call" and frame.f_code.co_name != "<module>" and name.startswith(f"{REPOSITORY}/"):
+        if (
+            event == "call"
+            and frame.f_code.co_name != "<module>"
+            and name.startswith(f"{REPOSITORY}/")
+        ):
             files.add(name.removeprefix(f"{REPOSITORY}/"))
 
     threading.setprofile(note)
@@ -58,7 +62,16 @@ def _ingest(directory: Path) -> None:
 
 def _query(directory: Path) -> None:
     result = CliRunner().invoke(
-        cli, ["--store", str(directory), "query", "--bbox", "-75.7,37.6,-75.5,37.7", "--coverage", "1.."]
+        cli,
+        [
+            "--store",
+            str(directory),
+            "query",
+            "--bbox",
+            "-75.7,37.6,-75.5,37.7",
+            "--coverage",
+            "1..",
+        ],
     )
     assert result.exit_code == 0, result.output
     assert "geocode" in result.output

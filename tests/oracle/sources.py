@@ -32,7 +32,9 @@ def band_file(source: Path, band: str) -> BandFile:
         return BandFile(f"/vsizip/{source}/{member}", 1, 0)
     if source.suffix == ".SAFE":
         names = {"CLDPRB": "MSK_CLDPRB", "SNWPRB": "MSK_SNWPRB"}
-        found = sorted(source.rglob(f"*{names.get(band, band)}_[126]0m.jp2"), key=lambda p: p.stem[-3:])
+        found = sorted(
+            source.rglob(f"*{names.get(band, band)}_[126]0m.jp2"), key=lambda p: p.stem[-3:]
+        )
         return BandFile(str(found[0]), 1, None if band in {"AOT", "WVP", *names} else 0)
     with rasterio.open(source) as dataset:
         index = int(band.removeprefix("B")) if band.startswith("B") else 1

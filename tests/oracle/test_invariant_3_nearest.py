@@ -65,10 +65,7 @@ def test_nearest_pixels_and_masks_are_the_source_pixel_under_the_centre(
                     add_alpha=file.nodata is None,
                 ) as reference:
                     data = reference.read(1)
-                    if file.nodata is None:
-                        valid = reference.read(2) != 0
-                    else:
-                        valid = data != file.nodata
+                    valid = reference.read(2) != 0 if file.nodata is None else data != file.nodata
                 if band in {"AOT", "WVP", "CLDPRB", "SNWPRB"}:
                     # No nodata of their own: they end where every measured band ends, so
                     # only what we call valid can be compared.

@@ -20,7 +20,7 @@ DAY = 86_400_000_000
     [
         ("2016-01-12", JANUARY_12, JANUARY_12 + DAY - 1),
         (date(2016, 1, 12), JANUARY_12, JANUARY_12 + DAY - 1),
-        (datetime(2016, 1, 12), JANUARY_12, JANUARY_12),  # noqa: DTZ001 - naive means UTC
+        (datetime(2016, 1, 12), JANUARY_12, JANUARY_12),
         (datetime(2016, 1, 12, 2, tzinfo=timezone(timedelta(hours=2))), JANUARY_12, JANUARY_12),
         (("2016-01-12", "2016-01-13"), JANUARY_12, JANUARY_12 + 2 * DAY - 1),
         ((date(2016, 1, 12), None), JANUARY_12, None),
