@@ -70,7 +70,7 @@ class CodecSettings:
 # are laid out; the rest may change, a Blosc buffer says itself how it is decoded.
 CODEC_SETTINGS: dict[Codec, tuple[CodecSettings, CodecSettings]] = {
     "fast": (
-        CodecSettings("lz4", 9, "shuffle", 128 << 10, "C"),
+        CodecSettings("lz4hc", 1, "shuffle", 128 << 10, "C"),
         CodecSettings("lz4hc", 3, "noshuffle", 128 << 10, "C"),
     ),
     "small": (

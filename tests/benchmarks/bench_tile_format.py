@@ -370,6 +370,7 @@ def make_candidates(tiles: list[Tile], *, quick: bool) -> list[Candidate]:
         CodecSettings("lz4", 9, "shuffle", 128 << 10, "C"),
         CodecSettings("lz4", 9, "shuffle", 512 << 10, "C"),
         CodecSettings("lz4", 9, "bitshuffle", 128 << 10, "C"),
+        CodecSettings("lz4hc", 1, "shuffle", 128 << 10, "C"),
         CodecSettings("lz4hc", 5, "shuffle", 128 << 10, "C"),
         CodecSettings("blosclz", 9, "shuffle", 128 << 10, "C"),  # type: ignore[arg-type]
         CodecSettings("lz4", 9, "shuffle", 128 << 10, "F"),
@@ -384,7 +385,7 @@ def make_candidates(tiles: list[Tile], *, quick: bool) -> list[Candidate]:
         CodecSettings("lz4hc", 1, "shuffle", 128 << 10, "F"),
         CodecSettings("lz4hc", 5, "shuffle", 128 << 10, "F"),
     ]
-    settings = [fast[1], small[1], small[7]] if quick else fast + small
+    settings = [fast[4], small[1], small[7]] if quick else fast + small
     candidates = [geotiff_candidate(name) for name in list(GEOTIFFS)[: 2 if quick else None]]
     if not quick:
         candidates.insert(2, bare_geotiff_candidate(overhead))
