@@ -227,7 +227,7 @@ class LmdbCatalog(Catalog):
             value = txn.get(row_id, db=db["details", generation])
             if value is None:
                 raise CorruptDataError(f"catalog {self.directory}: tile {key} has no details")
-            digest = details_group(value)
+            digest = details_group(value, key)
             group = self._groups.get(digest)
             if group is None:
                 group = operations.read_group(txn, db, generation, digest, properties=True)[0]

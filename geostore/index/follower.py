@@ -16,7 +16,7 @@ import numpy as np
 from geostore.errors import CorruptDataError
 from geostore.index.environment import Databases, Transaction
 from geostore.index.memory import Memory
-from geostore.index.operations import entries_under, read_group
+from geostore.index.operations import read_group
 from geostore.index.packing import PREFIX_BYTES, unpack_rows
 from geostore.index.state import State, pack_id, unpack_id
 from geostore.types import SchemeName, TileSchema
@@ -170,8 +170,3 @@ def read_schema(txn: Transaction[bytes], db: Databases, digest: str) -> TileSche
     if schema.digest != digest:
         raise CorruptDataError(f"catalog: schema {digest} reads as {schema.digest}")
     return schema
-
-
-def all_rows(txn: Transaction[bytes], db: Databases, generation: int) -> dict[int, bytes]:
-    """Row id to packed row, for checks."""
-    return {unpack_id(key): value for key, value in entries_under(txn, db["rows", generation], b"")}

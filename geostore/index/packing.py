@@ -317,9 +317,9 @@ def details_size(value: bytes) -> int:
     return _read_header(None, value)[3]
 
 
-def details_group(value: bytes) -> bytes:
-    """The group's digest, from packed details."""
-    return _read_header(None, value)[5]
+def details_group(value: bytes, key: TileKey | None = None) -> bytes:
+    """The group's digest, from packed details (of `key`, which an error then names)."""
+    return _read_header(key, value)[5]
 
 
 def unpack_details(key: TileKey, value: bytes, group: Group) -> TileDetails:

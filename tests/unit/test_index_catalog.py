@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from geostore.errors import (
     ConflictError,
+    CorruptDataError,
     InvalidInputError,
     NotFoundError,
     ReadOnlyError,
@@ -27,6 +29,7 @@ from geostore.index import (
     open_catalog,
 )
 from geostore.index import operations as catalog_operations
+from geostore.index.follower import Follower
 from geostore.query import Cursor, Explain, PercentRange, Query
 from geostore.types import EncodedTile, TileKey, TimeSpan
 from tests.synthetic_tiles import QUAD_SCHEMA, make_entry
@@ -525,18 +528,101 @@ def test_catalogs_of_one_directory_share_and_close_apart(tmp_path: Path) -> None
         assert again.count(Query()) == 1
 
 
-def test_check_finds_what_is_wrong(tmp_path: Path) -> None:
+def _first(txn: Any, db: Any, name: str) -> tuple[bytes, bytes]:
+    database = db[name] if name in {"schemas", "removed", "meta"} else db[name, 0]
+    return next(iter(catalog_operations.entries_under(txn, database, b"")))
+
+
+def _lose(name: str) -> Callable[[Any, Any], None]:
+    def damage(txn: Any, db: Any) -> None:
+        database = db[name] if name in {"schemas", "removed", "meta"} else db[name, 0]
+        txn.delete(_first(txn, db, name)[0], db=database)
+
+    return damage
+
+
+def _alter(name: str, at: int) -> Callable[[Any, Any], None]:
+    def damage(txn: Any, db: Any) -> None:
+        key, value = _first(txn, db, name)
+        changed = bytearray(value)
+        changed[at] ^= 1
+        database = db[name] if name in {"schemas", "removed", "meta"} else db[name, 0]
+        txn.put(key, bytes(changed), db=database)
+
+    return damage
+
+
+def _swap_rows(txn: Any, db: Any) -> None:
+    (one, a), (two, b) = list(catalog_operations.entries_under(txn, db["published", 0], b""))[:2]
+    txn.put(one, b, db=db["published", 0])
+    txn.put(two, a, db=db["published", 0])
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (_alter("rows", 60), "a row does not match its checksum"),
+        (_alter("details", 70), "do not match their checksum"),
+        (_alter("staged", 60), "a row does not match its checksum"),
+        (_lose("rows"), "has no row"),
+        (_lose("details"), "has no details"),
+        (_lose("published"), "2 rows, expected 1"),
+        (_lose("groups"), "which is missing"),
+        (_lose("properties"), "which is missing"),
+        (_lose("schemas"), "schema"),
+        (_lose("removed"), "removal log has 0 entries, expected all of 0..1"),
+        (_alter("groups", 0), "counts"),
+        (_alter("properties", 3), "does not match its digest"),
+        (_swap_rows, "its row belongs to"),
+    ],
+)
+def test_check_finds_what_is_wrong(
+    tmp_path: Path, damage: Callable[[Any, Any], None], says: str
+) -> None:
+    with open_catalog(tmp_path, writable=True) as catalog:
+        _publish(catalog, make_entry(scene="gone"))
+        catalog.remove("id-s2", "gone")
+        _publish(catalog, make_entry(), make_entry("dqcjr"))
+        catalog.stage([make_entry(version="v2")])
+        query = Query(time=TimeSpan(None, None), cloud=PercentRange(None, None), geocode="d")
+        assert catalog.count(query) == 2
+        assert catalog.check() == []
+        catalog._environment.write(damage)
+        assert any(says in problem for problem in catalog.check()), catalog.check()
+
+
+def test_damage_in_memory_is_found_too(tmp_path: Path) -> None:
     with open_catalog(tmp_path, writable=True) as catalog:
         _publish(catalog, make_entry(), make_entry("dqcjr"))
-        catalog.count(Query(time=TimeSpan(None, None), cloud=PercentRange(None, None), geocode="d"))
+        catalog.count(Query(time=TimeSpan(None, None), geocode="d"))
+        follower = catalog._environment.attachment
+        assert isinstance(follower, Follower)
+        columns = follower.memory.columns
+        columns.snapshot().columns["bytes"][0] += 1
+        assert catalog.check() == ["memory and LMDB differ in bytes"]
+        columns.snapshot().columns["bytes"][0] -= 1
+        time = follower.memory.time_structure()
+        time.classes[0].pop()
+        assert catalog.check() == ["structure time lacks 1 rows"]
+        columns.kill(columns.snapshot().columns["row_id"][:1].copy())
+        assert "their ids differ" in catalog.check()[0]
+
+
+def test_corrupt_details_are_an_error_not_an_answer(tmp_path: Path) -> None:
+    with open_catalog(tmp_path, writable=True) as catalog:
+        _publish(catalog, make_entry())
+        catalog._environment.write(_alter("details", 70))
+        with pytest.raises(CorruptDataError, match=r"details of tile dqcjq .* checksum"):
+            catalog.details(make_entry().meta.key)
+
+
+def test_a_catalog_that_does_not_read_recovers_by_a_rebuild(tmp_path: Path) -> None:
+    with open_catalog(tmp_path, writable=True) as catalog:
+        _publish(catalog, make_entry())
+        catalog._environment.write(_alter("rows", 60))
+        for _ in range(2):
+            with pytest.raises(CorruptDataError):
+                catalog.count(Query())
+        assert catalog.rebuild([make_entry()]) == 1
+        assert catalog.count(Query()) == 1
         assert catalog.check() == []
-        environment = catalog._environment
-
-        def damage(txn: object, db: object) -> None:
-            for _, row_id in catalog_operations.entries_under(txn, db["published", 0], b""):  # type: ignore[arg-type,index]
-                row = txn.get(row_id, db=db["rows", 0])  # type: ignore[attr-defined,index]
-                txn.put(row_id, row[:-20] + b"x" + row[-19:], db=db["rows", 0])  # type: ignore[attr-defined,index]
-                return
-
-        environment.write(damage)
-        assert any("does not match its checksum" in problem for problem in catalog.check())
