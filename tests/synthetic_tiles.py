@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from geostore.index import CatalogEntry
 from geostore.types import (
     BLOCK_DTYPE,
+    NULL_TIME,
     BandInfo,
     BandStatistics,
     GroupLayout,
+    RowBatch,
     SchemeName,
     TileKey,
     TileMeta,
@@ -85,6 +89,38 @@ def make_entry(
         properties={"product": scene} if properties is None else properties,
     )
     return CatalogEntry(meta=meta, checksum=checksum, bytes=size, blocks=blocks)
+
+
+def make_batch(entries: Sequence[CatalogEntry]) -> RowBatch:
+    """The entries' rows, in the order given; row ids count from 0."""
+
+    def objects(values: list[Any]) -> npt.NDArray[np.object_]:
+        column = np.empty(len(values), dtype=np.object_)
+        for i, value in enumerate(values):
+            column[i] = value
+        return column
+
+    metas = [entry.meta for entry in entries]
+    return RowBatch(
+        row_id=np.arange(len(metas), dtype=np.int64),
+        dataset_id=objects([meta.key.dataset_id for meta in metas]),
+        dataset=objects([meta.dataset for meta in metas]),
+        geocode=objects([meta.key.geocode for meta in metas]),
+        scene=objects([meta.key.scene for meta in metas]),
+        version=objects([meta.key.version for meta in metas]),
+        schema=objects([meta.schema for meta in metas]),
+        platform=objects([meta.platform for meta in metas]),
+        time_us=np.array([NULL_TIME if m.time_us is None else m.time_us for m in metas], np.int64),
+        time_end_us=np.array(
+            [NULL_TIME if m.time_end_us is None else m.time_end_us for m in metas], np.int64
+        ),
+        pixel_coverage=np.array([meta.pixel_coverage for meta in metas], np.float32),
+        cloud_cover=np.array(
+            [np.nan if meta.cloud_cover is None else meta.cloud_cover for meta in metas], np.float32
+        ),
+        bytes=np.array([entry.bytes for entry in entries], np.int64),
+        nodes=objects([("local",)] * len(metas)),
+    )
 
 
 def many_entries(count: int, *, tiles_a_scene: int = 200, seed: int = 7) -> Iterator[CatalogEntry]:

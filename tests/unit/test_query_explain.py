@@ -1,0 +1,71 @@
+"""Explain, as a transcript: what a person sees."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import pytest
+
+from geostore.query import Explain
+
+TEXT = """\
+query
+  time overlaps 2018
+  cloud within ..20 %
+structures that could be walked (rows each would give)
+  time         400  <- walked
+  cloud     20,132
+plan
+  walk time  (estimated 400, left 390)
+  filter cloud  (estimated 20,132, left 80)
+  sort time
+matched 80 of 100,000 tiles
+nodes asked: n1; skipped: n2, n3
+ms: plan 250.00, select 125.00"""
+
+
+def _explain() -> Explain:
+    ticks = itertools.chain([0.0, 0.125, 1.0, 1.125, 2.0, 2.125])
+    explain = Explain(clock=lambda: next(ticks))
+    explain.predicates.update(time="overlaps 2018", cloud="within ..20 %")
+    explain.considered.update(cloud=20_132, time=400)
+    explain.structure = "time"
+    with explain.stage("plan"):
+        pass
+    with explain.stage("select"):
+        explain.add("walk", "time", estimated_rows=400, actual_rows=390)
+        explain.add("filter", "cloud", estimated_rows=20_132, actual_rows=80)
+        explain.add("sort", "time")
+    with explain.stage("plan"):
+        pass
+    explain.rows_total, explain.rows_matched = 100_000, 80
+    explain.nodes_asked.append("n1")
+    explain.nodes_skipped += ["n2", "n3"]
+    return explain
+
+
+def test_the_text_reads() -> None:
+    assert _explain().to_text() == TEXT
+
+
+def test_the_json_has_the_same() -> None:
+    value = json.loads(json.dumps(_explain().to_json()))
+    assert value["structure"] == "time"
+    assert value["considered"] == {"cloud": 20_132, "time": 400}
+    assert value["stages_ms"] == {"plan": 250.0, "select": 125.0}
+    assert [step["action"] for step in value["steps"]] == ["walk", "filter", "sort"]
+    assert value["steps"][0]["estimated_rows"] == 400
+    assert (value["nodes_asked"], value["nodes_skipped"]) == (["n1"], ["n2", "n3"])
+
+
+def test_an_empty_query_says_so() -> None:
+    assert Explain().to_text() == "query\n  all tiles\nplan"
+
+
+def test_a_stage_that_fails_is_still_timed() -> None:
+    ticks = iter([0.0, 1.0])
+    explain = Explain(clock=lambda: next(ticks))
+    with pytest.raises(ZeroDivisionError), explain.stage("walk"):
+        _ = 1 / 0
+    assert explain.stages_ms == {"walk": 1000.0}
