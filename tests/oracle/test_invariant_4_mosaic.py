@@ -70,7 +70,7 @@ def test_mosaic_of_tiles_is_one_warp_of_the_scene(
                 transform=Affine(step_x, 0, left, 0, step_y, top),
                 height=rows,
                 width=columns,
-                tolerance=1e-9,
+                tolerance=1e-6,
                 add_alpha=file.nodata is None,
             ) as reference:
                 whole = reference.read(1)

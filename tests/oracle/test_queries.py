@@ -100,14 +100,17 @@ def facts(real: RealStore) -> list[Fact]:
     return found
 
 
-def _place_matches(fact: Fact, place: Any) -> bool:
-    cell = box(fact.west, fact.south, fact.east, fact.north)
-    # Places drawn past the antimeridian mean the other side.
-    parts = [
+def _parts(place: Any) -> list[Any]:
+    """Single geometries; places drawn past the antimeridian mean the other side."""
+    return [
         shapely.transform(part, lambda xy, turn=turn: np.add(xy, (turn, 0)))
         for part in getattr(place, "geoms", [place])
         for turn in (-360, 0, 360)
     ]
+
+
+def _place_matches(fact: Fact, parts: list[Any]) -> bool:
+    cell = box(fact.west, fact.south, fact.east, fact.north)
     for part in parts:
         if isinstance(part, Point):
             across = fact.west <= part.x < fact.east
@@ -137,7 +140,7 @@ def _matches(fact: Fact, query: dict[str, Any]) -> bool:
             for a, b in spans
         ):
             return False
-    if "geometry" in query and not _place_matches(fact, shape(query["geometry"])):
+    if "geometry" in query and not _place_matches(fact, query["parts"]):
         return False
     if "geocode" in query:
         prefix = query["geocode"]
@@ -183,6 +186,8 @@ def _order(fact: Fact, sort: str | None) -> tuple[Any, ...]:
 
 
 def _answer(facts: list[Fact], query: dict[str, Any]) -> list[tuple[str, str, str]]:
+    if "geometry" in query:
+        query = {**query, "parts": _parts(shape(query["geometry"]))}
     found = [fact for fact in facts if _matches(fact, query)]
     found.sort(key=lambda fact: _order(fact, query.get("sort")))
     limit = query.get("limit")
