@@ -136,7 +136,10 @@ def ingest(
 
         results = store.ingest_each(list(paths), progress=view, **given)
         total = write_listing(rows(results), chosen, fields=fields, columns=columns)
+    if not total:
+        session.note(f"nothing to ingest: no file in {', '.join(paths)}")
     if failed:
         stored = "" if failed == total or flags["dry_run"] else "; everything else is stored"
-        session.note(f"{failed} of {total} failed{stored}")
+        if total > 1:  # else the one error says it all
+            session.note(f"{failed} of {total} failed{stored}")
         sys.exit(1)

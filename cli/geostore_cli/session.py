@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 __all__ = ["Group", "Session", "add_shared_options", "command", "group", "message", "pass_session"]
 
 
+MESSAGE_CHARACTERS_MAX = 1200
+
+
 def message(text: str) -> None:
     """One line on stderr, after the program's name.
 
@@ -36,6 +39,8 @@ def message(text: str) -> None:
     shown escaped: they must not move the cursor or fake a second line.
     """
     text = re.sub(r"\s*\n\s*", "; ", text.strip())
+    if len(text) > MESSAGE_CHARACTERS_MAX:  # somebody's name or path of thousands
+        text = f"{text[: MESSAGE_CHARACTERS_MAX // 2]} … {text[-MESSAGE_CHARACTERS_MAX // 3 :]}"
     text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
     kind, colon, rest = text.partition(": ")
     colours = {"error": "red", "warning": "yellow"}

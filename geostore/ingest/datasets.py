@@ -5,16 +5,25 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from geostore.errors import ConflictError, InvalidInputError, NotFoundError
 from geostore.grid import default_length, default_placement, make_groups
 from geostore.ingest.plan import native_resolution_m, stored_bands
 from geostore.scenes import Reader, Scene
-from geostore.types import Codec, DatasetDefinition, Resampling, SchemeName
+from geostore.types import Codec, DatasetDefinition, Resampling, SchemeName, validate_name
 
-__all__ = ["DatasetRequest", "DatasetStore", "Proposal", "complete", "define", "propose", "settle"]
+__all__ = [
+    "DatasetRequest",
+    "DatasetStore",
+    "Proposal",
+    "check_request",
+    "complete",
+    "define",
+    "propose",
+    "settle",
+]
 
 _SAME_SIZE = 1.02
 """Native pixel sizes within this factor share a group."""
@@ -76,6 +85,25 @@ def define(name: str, request: DatasetRequest, like: Reader | None) -> DatasetDe
     return definition.with_groups(
         length=length, placement=placement, groups=make_groups(chosen, length, resolutions)
     )
+
+
+def check_request(store: DatasetStore, name: str | None, request: DatasetRequest) -> None:
+    """Refuses, before any source is opened, what no scene could make right.
+
+    Raises:
+        InvalidInputError: a name that no dataset can have, numbers out of range, or a request
+            that contradicts the dataset of that name.
+    """
+    if name is not None:
+        validate_name(name)
+        try:
+            _refuse_differences(store.dataset(name), request)
+        except NotFoundError:
+            define(name, replace(request, resolutions_m=None), None)
+    else:
+        # The datasets follow from the scenes; one that is there may have either scheme.
+        widest = replace(request, scheme=request.scheme or "quadtile", resolutions_m=None)
+        define("any", widest, None)
 
 
 def native_sizes_m(scene: Scene) -> tuple[float, ...]:

@@ -14,8 +14,21 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from geostore.errors import GeostoreError, InvalidInputError, StorageFullError
-from geostore.ingest.datasets import DatasetRequest, DatasetStore, Proposal, propose, settle
+from geostore.errors import (
+    GeostoreError,
+    InvalidInputError,
+    ReadOnlyError,
+    StorageFullError,
+    StoreLockedError,
+)
+from geostore.ingest.datasets import (
+    DatasetRequest,
+    DatasetStore,
+    Proposal,
+    check_request,
+    propose,
+    settle,
+)
 from geostore.ingest.plan import CELLS_MAX, ScenePlan, plan_scene
 from geostore.ingest.schedule import tiles
 from geostore.scenes import (
@@ -44,6 +57,9 @@ _log = logging.getLogger(__name__)
 _BATCH_TILES = 16
 _BATCH_BYTES = 32 << 20
 _BUDGET_BYTES_DEFAULT = 512 << 20
+
+_STORE_REFUSES = (StorageFullError, StoreLockedError, ReadOnlyError)
+"""No scene's own fault: the next one would only meet the same again."""
 
 
 class SceneSink(DatasetStore, Protocol):
@@ -115,8 +131,9 @@ def ingest(
 ) -> Iterator[SceneResult]:
     """Put scenes into a store; yields one result a scene, as it ends.
 
-    A scene that fails leaves the store as it was and does not stop the others; a full disk
-    or an interrupt stops the whole ingest after the scene under way was given up.
+    A scene that fails leaves the store as it was and does not stop the others; a full disk,
+    another writer or an interrupt stops the whole ingest after the scene under way was given
+    up.
 
     Args:
         paths: files, directories, archives, globs.
@@ -132,8 +149,9 @@ def ingest(
         time_span: the time of plain rasters (`--time`).
 
     Raises:
-        InvalidInputError: an unknown reader, a bad number. NotFoundError: a path that does not
-            exist. StorageFullError: the disk is full.
+        InvalidInputError: an unknown reader, a bad name or number, a request that contradicts
+            the dataset. NotFoundError: a path that does not exist. StorageFullError: the disk
+            is full. StoreLockedError: another process writes. ReadOnlyError: no writing here.
     """
     if workers is not None and workers < 1:
         raise InvalidInputError(f"workers {workers}: expected at least 1")
@@ -143,11 +161,13 @@ def ingest(
         raise InvalidInputError(
             f"reader {reader!r}: expected one of {', '.join(sorted(readers()))}"
         )
+    request = request or DatasetRequest()
+    check_request(sink, dataset, request)
     job = _Job(
         sink=sink,
         dataset=dataset,
         reader=reader,
-        request=request or DatasetRequest(),
+        request=request,
         cells_max=cells_max,
         workers=workers or len(os.sched_getaffinity(0)),
         budget_bytes=budget_bytes,
@@ -222,7 +242,7 @@ def _ingest_scene(
         result = None
         while result is None:
             result = _try_scene(job, executor, scene, path, done)
-    except StorageFullError:
+    except _STORE_REFUSES:
         raise
     except GeostoreError as error:
         return _failed(path, error, started, scene, job.dataset or scene.reader)

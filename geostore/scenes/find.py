@@ -45,7 +45,7 @@ def find_sources(
     named: list[tuple[str, bool]] = []
     for path in paths:
         text = check_path(path)
-        if Path(text).exists():
+        if _exists(text):
             named.append((text, True))
         elif glob.has_magic(text):
             fitting = sorted(glob.glob(text, recursive=True))  # noqa: PTH207 - any root, `~`-free
@@ -55,6 +55,13 @@ def find_sources(
         else:
             raise NotFoundError(f"{text}: no such file or directory")
     return _expand(named)
+
+
+def _exists(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except OSError as error:  # a name that is too long, a folder that must not be looked into
+        raise NotFoundError(f"{path[:200]}: {error.strerror or error}") from error
 
 
 def _expand(named: list[tuple[str, bool]]) -> Iterator[FoundSource]:

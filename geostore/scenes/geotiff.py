@@ -193,7 +193,8 @@ def _checked_crs(file: RasterFile) -> CRS:
         transformer = Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
     except (CRSError, ProjError) as error:
         raise UnreadableSourceError(
-            f"{file.name}: PROJ cannot use its CRS: {str(error)[:300]}"
+            f"{file.name}: PROJ cannot use its CRS {header.crs_wkt[:80]!r}; expected one that"
+            f" leads to longitude and latitude ({str(error)[:300]})"
         ) from error
     if not _any_finite(transformer, header):
         raise UnreadableSourceError(

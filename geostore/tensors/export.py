@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from geostore import grid
-from geostore.errors import ConflictError, InvalidInputError, StorageFullError
+from geostore.errors import ConflictError, InvalidInputError, NotFoundError, StorageFullError
 from geostore.raster.output import OutputBand, RasterBlock, RasterProfile, write_cog
 from geostore.tensors.cube import to_xarray
 from geostore.tensors.naming import file_stem, one_of
@@ -82,14 +82,15 @@ def export(
 
     Raises:
         ConflictError: `out` is there (and `overwrite` is false, or it is no earlier export).
-        InvalidInputError: an empty selection, bands that do not go together, a bad place.
+        NotFoundError: an empty selection.
+        InvalidInputError: bands that do not go together, a bad place.
         StorageFullError: the disk is full; nothing is left behind.
         MissingDependencyError: zarr or xarray is not installed.
     """
     if format not in get_args(ExportFormat):
         raise InvalidInputError(one_of("export format", format, get_args(ExportFormat)))
     if not rows:
-        raise InvalidInputError("nothing to export: no tile matches the query")
+        raise NotFoundError("nothing to export: no tile matches the query")
     job = _Job(
         backend=backend,
         rows=rows,

@@ -382,7 +382,7 @@ def test_export(geostore_run, small_store, tmp_path) -> None:
 
 def test_export_of_nothing_is_an_error(geostore_run, small_store, tmp_path) -> None:
     export = ("--store", small_store.path, "export", "--out", tmp_path / "x")
-    result = geostore_run(*export, "--platform", "nobody", code=2)
+    result = geostore_run(*export, "--platform", "nobody", code=1)
     assert "no tile matches" in result.stderr
     assert not (tmp_path / "x").exists()
 

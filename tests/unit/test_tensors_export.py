@@ -11,7 +11,7 @@ import pytest
 import rasterio
 
 from geostore.api import Selection
-from geostore.errors import ConflictError, InvalidInputError, StorageFullError
+from geostore.errors import ConflictError, InvalidInputError, NotFoundError, StorageFullError
 from geostore.query import Query
 from geostore.raster import output
 from geostore.tensors.naming import file_stem
@@ -197,7 +197,7 @@ def test_wrong_places_and_formats_are_said(selection, tmp_path) -> None:
         selection.export(tmp_path / "m.tif")
     with pytest.raises(InvalidInputError, match=r"format 'tiff'.*cog, npy, zarr"):
         selection.export(tmp_path / "m", format="tiff")
-    with pytest.raises(InvalidInputError, match="no tile matches"):
+    with pytest.raises(NotFoundError, match="no tile matches"):
         Selection(selection._backend, Query(scene="none")).export(tmp_path / "m")
     (tmp_path / "file").touch()
     with pytest.raises(InvalidInputError, match="cannot be written"):
