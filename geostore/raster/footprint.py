@@ -9,17 +9,16 @@ pixels; a cell that it names in vain makes no tile.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import shapely
 from pyproj import CRS, Transformer
-from pyproj.exceptions import CRSError, ProjError
 
 from geostore.errors import UnreadableSourceError
 from geostore.grid import METRES_PER_DEGREE, Region, pixel_size_m
+from geostore.raster.projection import parse_crs, project, transformer
 from geostore.raster.source import SourceGrid
 
 __all__ = ["footprint"]
@@ -40,20 +39,6 @@ BISECTIONS = 24
 MASK_WIDTH, MASK_HEIGHT = 2048, 1024
 
 
-@lru_cache(maxsize=64)
-def _projection(crs_wkt: str) -> tuple[CRS, Transformer, Transformer]:
-    """The CRS, and transformers to longitude and latitude (WGS 84) and back."""
-    try:
-        crs = CRS.from_wkt(crs_wkt)
-        return (
-            crs,
-            Transformer.from_crs(crs, "EPSG:4326", always_xy=True),
-            Transformer.from_crs("EPSG:4326", crs, always_xy=True),
-        )
-    except (CRSError, ProjError) as error:
-        raise UnreadableSourceError(f"PROJ cannot use this CRS: {str(error)[:300]}") from error
-
-
 @dataclass(frozen=True)
 class _Placed:
     """A grid with its way to the globe."""
@@ -67,7 +52,9 @@ class _Placed:
 
     @classmethod
     def of(cls, grid: SourceGrid) -> _Placed:
-        crs, to_globe, from_globe = _projection(grid.crs_wkt)
+        crs = parse_crs(grid.crs_wkt)
+        to_globe = transformer(grid.crs_wkt, "EPSG:4326")
+        from_globe = transformer("EPSG:4326", grid.crs_wkt)
         factor = 1.0 if crs.is_geographic else crs.axis_info[0].unit_conversion_factor
         size_m = pixel_size_m(
             grid.transform, is_geographic=crs.is_geographic, metres_per_unit=factor
@@ -83,8 +70,7 @@ class _Placed:
             # The margin may reach past a pole; latitudes there are not places.
             quarter = 90.0 * np.radians(1.0) / self.crs.axis_info[0].unit_conversion_factor
             y = np.clip(y, -quarter, quarter)
-        lon, lat = self.to_globe.transform(x, y)
-        lon, lat = np.asarray(lon, dtype=np.float64), np.asarray(lat, dtype=np.float64)
+        lon, lat = project(self.to_globe, x, y)
         nowhere = ~(np.isfinite(lon) & (np.abs(lat) <= 90.0 + 1e-9))
         lon[nowhere] = np.nan
         lat[nowhere] = np.nan

@@ -15,17 +15,16 @@ Interpolation: Trefethen, "Approximation Theory and Approximation Practice", cha
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 from pyproj import CRS, Transformer
-from pyproj.exceptions import CRSError, ProjError
 
 from geostore.errors import UnreadableSourceError
 from geostore.grid import LatticeWindow, pixel_size_m
+from geostore.raster.projection import parse_crs, project, transformer
 from geostore.raster.source import SourceGrid
 
 __all__ = ["TOLERANCE_PX", "SourceWindow", "native_pixel_size_m", "positions", "source_window"]
@@ -42,7 +41,6 @@ only get in the way of ingest's (measured: two workers were slower than one)."""
 
 _Floats = npt.NDArray[np.float64]
 _Transform = tuple[float, float, float, float, float, float]
-_local = threading.local()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,32 +51,6 @@ class SourceWindow:
     column: int
     height: int
     width: int
-
-
-@lru_cache(maxsize=256)
-def _parse_crs(text: str) -> CRS:
-    try:
-        return CRS.from_user_input(text)
-    except CRSError as error:
-        raise UnreadableSourceError(f"CRS {text[:120]!r}: PROJ cannot use it ({error})") from None
-
-
-def _transformer(source_crs: str, target_crs: str) -> Transformer:
-    """A transformer of this thread's own: PROJ contexts must not be shared."""
-    cache: dict[tuple[str, str], Transformer] = _local.__dict__.setdefault("transformers", {})
-    key = (source_crs, target_crs)
-    if key not in cache:
-        if len(cache) >= 64:
-            cache.clear()
-        try:
-            cache[key] = Transformer.from_crs(
-                _parse_crs(source_crs), _parse_crs(target_crs), always_xy=True
-            )
-        except ProjError as error:
-            raise UnreadableSourceError(
-                f"CRS {target_crs[:120]!r}: PROJ finds no way to it from {source_crs} ({error})"
-            ) from None
-    return cache[key]
 
 
 def _chebyshev(count: int) -> tuple[_Floats, _Floats]:
@@ -121,7 +93,7 @@ def _pixel_basis(size: int) -> _Floats:
 class _Mapping:
     """Window pixel coordinates (column, row; the first centre is 0.5, 0.5) to source ones."""
 
-    transformer: Transformer | None
+    way: Transformer | None
     window: _Transform
     inverse: _Transform
     shift_x: float = 0.0
@@ -130,8 +102,8 @@ class _Mapping:
         a, b, c, d, e, f = self.window
         x = a * columns + b * rows + c
         y = d * columns + e * rows + f
-        if self.transformer is not None:
-            x, y = self.transformer.transform(x, y)
+        if self.way is not None:
+            x, y = project(self.way, x, y)
         if self.shift_x:
             x = x + self.shift_x
         a, b, c, d, e, f = self.inverse
@@ -150,7 +122,7 @@ def _invert(transform: _Transform) -> _Transform:
 
 def native_pixel_size_m(grid: SourceGrid) -> float:
     """A raster's pixel size in metres, the shorter side; one degree is 111,319.49 m."""
-    crs = _parse_crs(grid.crs_wkt)
+    crs = parse_crs(grid.crs_wkt)
     if crs.is_geographic:
         return pixel_size_m(grid.transform, True)
     factor = float(crs.axis_info[0].unit_conversion_factor) if crs.axis_info else 1.0
@@ -167,22 +139,22 @@ def _turn(crs: CRS) -> float:
 
 def _mapping(window: LatticeWindow, grid: SourceGrid) -> tuple[_Mapping, bool]:
     """The mapping, and whether the raster goes once around the globe along its rows."""
-    target = _parse_crs(grid.crs_wkt)
-    same = _parse_crs(window.crs).equals(target, ignore_axis_order=True)
-    transformer = None if same else _transformer(window.crs, grid.crs_wkt)
+    target = parse_crs(grid.crs_wkt)
+    same = parse_crs(window.crs).equals(target, ignore_axis_order=True)
+    way = None if same else transformer(window.crs, grid.crs_wkt)
     inverse = _invert(grid.transform)
     shift = 0.0
     turn = _turn(target)
     a, b, c, d, *_ = grid.transform
     if turn:
         # Rasters may count longitude 0..360: move the window by whole turns to the raster.
-        probe = _Mapping(transformer, window.transform, (1.0, 0.0, 0.0, 0.0, 1.0, 0.0))
+        probe = _Mapping(way, window.transform, (1.0, 0.0, 0.0, 0.0, 1.0, 0.0))
         x, _y = probe(np.array([window.width / 2]), np.array([window.height / 2]))
         middle = c + a * grid.width / 2 + b * grid.height / 2
         if np.isfinite(x[0]):
             shift = -turn * float(np.floor((x[0] - middle + turn / 2) / turn))
     around = bool(turn) and b == 0.0 and d == 0.0 and abs(abs(a) * grid.width - turn) < abs(a) / 2
-    return _Mapping(transformer, window.transform, inverse, shift), around
+    return _Mapping(way, window.transform, inverse, shift), around
 
 
 def _evaluate(nodes: _Floats, out: _Floats) -> None:

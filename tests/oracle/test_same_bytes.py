@@ -40,16 +40,20 @@ def _checksums(
         scene.close()
 
 
-@pytest.mark.parametrize("resampling", ["nearest", "bilinear"])
 @pytest.mark.parametrize(
-    ("path", "scheme"),
-    [(RGB, "geohash"), (RGB, "quadtile"), (DATELINE, "geohash"), (MAIN, "geohash")],
+    ("path", "scheme", "resampling"),
+    [
+        (RGB, "geohash", "nearest"),
+        (RGB, "quadtile", "nearest"),
+        (RGB, "quadtile", "bilinear"),
+        (DATELINE, "geohash", "nearest"),
+        (DATELINE, "geohash", "bilinear"),
+        (MAIN, "geohash", "nearest"),
+    ],
 )
 def test_same_bytes_whatever_the_chunks_workers_and_memory(
     shared_data: Path, path: str, scheme: str, resampling: str
 ) -> None:
-    if path == MAIN and resampling != "nearest":
-        pytest.skip("the main scene is tried with the default resampling; others on small scenes")
     source = shared_data / path
     base = _checksums(source, scheme, resampling, 1 << 20, 2, 512 << 20)
     assert base
