@@ -31,6 +31,7 @@ from geostore.ingest.datasets import (
 )
 from geostore.ingest.plan import CELLS_MAX, ScenePlan, plan_scene
 from geostore.ingest.schedule import tiles
+from geostore.raster import block_cache_of
 from geostore.scenes import (
     FoundSource,
     ReadOptions,
@@ -57,6 +58,9 @@ _log = logging.getLogger(__name__)
 _BATCH_TILES = 16
 _BATCH_BYTES = 32 << 20
 _BUDGET_BYTES_DEFAULT = 512 << 20
+_BLOCK_CACHE_BYTES = 128 << 20
+"""GDAL's own cache while a scene is read: chunks are whole blocks, so it is asked again only
+for the other bands of pixel-interleaved files. Its default is a share of the machine."""
 
 _STORE_REFUSES = (StorageFullError, StoreLockedError, ReadOnlyError)
 """No scene's own fault: the next one would only meet the same again."""
@@ -240,8 +244,9 @@ def _ingest_scene(
     started = time.perf_counter()
     try:
         result = None
-        while result is None:
-            result = _try_scene(job, executor, scene, path, done)
+        with block_cache_of(_BLOCK_CACHE_BYTES):
+            while result is None:
+                result = _try_scene(job, executor, scene, path, done)
     except _STORE_REFUSES:
         raise
     except GeostoreError as error:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
         RasterFile,
         RasterHeader,
         SourceGrid,
-        limit_block_cache,
+        block_cache_of,
         read_checked,
     )
 
@@ -26,7 +26,7 @@ __all__ = [
     "RasterFile",
     "RasterHeader",
     "SourceGrid",
-    "limit_block_cache",
+    "block_cache_of",
     "read_checked",
 ]
 

@@ -36,7 +36,7 @@ __all__ = [
     "RasterFile",
     "RasterHeader",
     "SourceGrid",
-    "limit_block_cache",
+    "block_cache_of",
     "read_checked",
 ]
 
@@ -128,18 +128,25 @@ def read_checked(name: str, doing: str) -> Iterator[None]:
         raise UnreadableSourceError(f"{name}: cannot {doing}: {lost.strip()}")
 
 
-def limit_block_cache(size_bytes: int) -> None:
-    """Bound GDAL's cache of decoded blocks, which all files of the process share.
+@contextmanager
+def block_cache_of(size_bytes: int) -> Iterator[None]:
+    """Bound GDAL's cache of decoded blocks, which all files of the process share; the bound
+    that was there comes back at the end. Not for use by several threads at once.
 
     Raises:
         InvalidInputError: not positive.
     """
     if size_bytes <= 0:
         raise InvalidInputError(f"block cache of {size_bytes} bytes: expected a positive size")
-    from rasterio._env import set_gdal_config
+    from rasterio._env import get_gdal_config, set_gdal_config
 
-    # An Env(GDAL_CACHEMAX=...) would put the old limit back, and flush, at each exit.
+    # Not an Env around each read: that would put the old limit back, and flush, every time.
+    before = get_gdal_config("GDAL_CACHEMAX")
     set_gdal_config("GDAL_CACHEMAX", size_bytes)
+    try:
+        yield
+    finally:
+        set_gdal_config("GDAL_CACHEMAX", before)
 
 
 @dataclass(frozen=True, slots=True)

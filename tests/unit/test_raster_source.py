@@ -14,7 +14,7 @@ import rasterio
 from rasterio.enums import ColorInterp
 
 from geostore.errors import InternalError, InvalidInputError, UnreadableSourceError
-from geostore.raster import RasterBand, RasterFile, limit_block_cache
+from geostore.raster import RasterBand, RasterFile, block_cache_of
 from geostore.raster.source import IDLE_HANDLES_MAX
 
 MakeRaster = Callable[..., Path]
@@ -352,17 +352,15 @@ class TestHostileFiles:
         )
 
 
-def test_the_block_cache_has_a_positive_size() -> None:
+def test_the_block_cache_is_bounded_for_a_while_and_has_a_positive_size() -> None:
     from rasterio._env import get_gdal_config
 
     before = get_gdal_config("GDAL_CACHEMAX")
-    try:
-        limit_block_cache(64 << 20)
-        assert get_gdal_config("GDAL_CACHEMAX") == 64 << 20
-    finally:
-        limit_block_cache(before)
-    with pytest.raises(InvalidInputError, match="positive"):
-        limit_block_cache(0)
+    with block_cache_of(before // 2):
+        assert get_gdal_config("GDAL_CACHEMAX") == before // 2
+    assert get_gdal_config("GDAL_CACHEMAX") == before
+    with pytest.raises(InvalidInputError, match="positive"), block_cache_of(0):
+        pass
 
 
 def write_jp2(path: Path) -> Path:
