@@ -117,6 +117,10 @@ def read_checked(name: str, doing: str) -> Iterator[None]:
     try:
         with rasterio.Env(**_GDAL_OPTIONS):
             yield
+    except UnicodeEncodeError as error:
+        raise UnreadableSourceError(
+            f"{name}: cannot {doing}: expected a path in UTF-8, which GDAL needs; rename it"
+        ) from error
     except (RasterioError, OSError, ValueError, SystemError) as error:
         if isinstance(error, InvalidInputError):
             raise

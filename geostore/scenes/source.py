@@ -50,7 +50,9 @@ def check_path(path: str | os.PathLike[str]) -> str:
     """
     text = os.fspath(path)
     if not text or any(ord(character) < 32 for character in text):
-        raise InvalidInputError(f"path {text[:200]!r}: expected a local path")
+        raise InvalidInputError(
+            f"path {text[:200]!r}: expected a local path without control characters"
+        )
     absolute = os.path.abspath(text)  # noqa: PTH100 - as GDAL will see it, links unresolved
     if "://" in text or _VIRTUAL.match(text) or _VIRTUAL.match(absolute):
         raise InvalidInputError(
