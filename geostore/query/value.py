@@ -139,7 +139,7 @@ class Query:
         self._check_limit(self.limit)
         for name in ("platform", "scene"):
             value = getattr(self, name)
-            if value is not None and not isinstance(value, str):
+            if value is not None and not (isinstance(value, str) and value):
                 raise InvalidInputError(f"{name} {value!r}: expected a name")
 
     @staticmethod

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from click.testing import CliRunner
 
@@ -146,7 +146,7 @@ class SteeredRun:
         stdout, stderr = self.process.communicate(timeout=60)
         return Ran(self.process.returncode, stdout, stderr)
 
-    def __enter__(self) -> SteeredRun:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
