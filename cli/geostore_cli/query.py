@@ -10,7 +10,6 @@ import click
 from geostore_cli.listing import json_text
 from geostore_cli.parameters import format_option, predicates
 from geostore_cli.session import Session, command, pass_session
-from geostore_cli.tiles import write_tiles
 
 SortKey = Literal["time", "-time", "cloud", "-cloud", "coverage", "-coverage"]
 
@@ -57,6 +56,8 @@ def query(
             as_text = session.listing_format(output_format, default_pipe="table") == "table"
             click.echo(told.to_text() if as_text else json_text(told.to_json()))
         else:
+            from geostore_cli.tiles import write_tiles  # with numpy: not for --help
+
             total = write_tiles(selection, session.listing_format(output_format))
             if total == 0 and sys.stdout.isatty():
                 session.note("no tile matches")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from geostore.errors import MissingDependencyError
+from geostore.types import TILE_FIELDS
 from geostore_cli.listing import Column, bytes_text, json_text, write_listing
 
 if TYPE_CHECKING:
@@ -18,20 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["write_tiles"]
 
-FIELDS = (
-    "dataset",
-    "geocode",
-    "scene",
-    "time",
-    "time_end",
-    "platform",
-    "bands",
-    "pixel_coverage",
-    "cloud_cover",
-    "bbox",
-    "bytes",
-    "nodes",
-)
 
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 """What GeoParquet 1.1 calls the sides of a box; as in `Selection.to_arrow`."""
@@ -66,7 +53,7 @@ def write_tiles(tiles: Iterable[Tile], output_format: str) -> int:
     if output_format == "parquet":
         return _write_parquet(tiles)
     return write_listing(
-        (tile.to_json() for tile in tiles), output_format, fields=FIELDS, columns=COLUMNS
+        (tile.to_json() for tile in tiles), output_format, fields=TILE_FIELDS, columns=COLUMNS
     )
 
 
@@ -136,7 +123,7 @@ def _write_parquet(tiles: Iterable[Tile]) -> int:
         },
     }
     schema = pa.schema(
-        [(name, types.get(name, pa.string())) for name in (*FIELDS, "geometry")],
+        [(name, types.get(name, pa.string())) for name in (*TILE_FIELDS, "geometry")],
         metadata={"geo": json_text(geo)},
     )
     total = 0

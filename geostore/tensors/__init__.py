@@ -3,10 +3,9 @@
 from geostore.tensors.cube import Chunks, to_xarray
 from geostore.tensors.export import ExportFormat, export
 from geostore.tensors.slots import GroupBy
-from geostore.tensors.tables import COLUMNS, record_batches, to_arrow, to_pandas
+from geostore.tensors.tables import record_batches, to_arrow, to_pandas
 
 __all__ = [
-    "COLUMNS",
     "Chunks",
     "ExportFormat",
     "GroupBy",

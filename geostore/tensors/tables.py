@@ -9,29 +9,13 @@ import numpy as np
 
 from geostore import grid
 from geostore.tensors.optional import require
-from geostore.types import NULL_TIME, BBox, RowBatch
+from geostore.types import NULL_TIME, TILE_FIELDS, BBox, RowBatch
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-__all__ = ["COLUMNS", "record_batches", "to_arrow", "to_pandas"]
-
-COLUMNS = (
-    "dataset",
-    "geocode",
-    "scene",
-    "time",
-    "time_end",
-    "platform",
-    "bands",
-    "pixel_coverage",
-    "cloud_cover",
-    "bbox",
-    "bytes",
-    "nodes",
-)
-"""In the order of the jsonl line."""
+__all__ = ["record_batches", "to_arrow", "to_pandas"]
 
 
 def _bands(batch: RowBatch) -> list[list[str]]:
@@ -79,14 +63,14 @@ def to_pandas(batches: Iterable[RowBatch]) -> pd.DataFrame:
             "nodes": [list(nodes) for nodes in whole.nodes],
         }
     else:
-        columns = {name: np.empty(0, object) for name in COLUMNS}
+        columns = {name: np.empty(0, object) for name in TILE_FIELDS}
         columns["time"] = columns["time_end"] = columns["bytes"] = np.empty(0, np.int64)
         columns["pixel_coverage"] = columns["cloud_cover"] = np.empty(0, np.float32)
     for name in ("time", "time_end"):
         # NULL_TIME is numpy's NaT, so the unknown times need no step of their own.
         moments = columns[name].view("datetime64[us]")
         columns[name] = pandas.DatetimeIndex(moments).tz_localize("UTC")
-    return cast("pd.DataFrame", pandas.DataFrame(columns, columns=list(COLUMNS)))
+    return cast("pd.DataFrame", pandas.DataFrame(columns, columns=list(TILE_FIELDS)))
 
 
 def _arrow_schema(pa: Any) -> pa.Schema:

@@ -14,6 +14,7 @@ from geostore.types.scene import IngestProgress, SceneRecord, SceneResult, Scene
 from geostore.types.tile import (
     BLOCK_DTYPE,
     NULL_TIME,
+    TILE_FIELDS,
     BandInfo,
     BandRole,
     BandStatistics,
@@ -29,6 +30,7 @@ from geostore.types.tile import (
 __all__ = [
     "BLOCK_DTYPE",
     "NULL_TIME",
+    "TILE_FIELDS",
     "BBox",
     "BandInfo",
     "BandRole",

@@ -22,6 +22,7 @@ from geostore.types.geo import datetime_from_us
 __all__ = [
     "BLOCK_DTYPE",
     "NULL_TIME",
+    "TILE_FIELDS",
     "BandInfo",
     "BandRole",
     "BandStatistics",
@@ -44,6 +45,23 @@ BLOCK_DTYPE = np.dtype([("offset", "<u8"), ("length", "<u4"), ("fill", "<u4"), (
 those bytes. `length == 0` means that the block is not stored because it is uniform: a data
 block is all `BandInfo.fill`; a mask block is all `fill` (1 = valid, 0 = not).
 """
+
+
+TILE_FIELDS = (
+    "dataset",
+    "geocode",
+    "scene",
+    "time",
+    "time_end",
+    "platform",
+    "bands",
+    "pixel_coverage",
+    "cloud_cover",
+    "bbox",
+    "bytes",
+    "nodes",
+)
+"""What a listing says of a tile, in the order of the jsonl line."""
 
 
 class BandRole(StrEnum):

@@ -10,7 +10,7 @@ import pytest
 from geostore.api import Selection
 from geostore.errors import MissingDependencyError
 from geostore.query import Query
-from geostore.tensors import COLUMNS
+from geostore.types import TILE_FIELDS
 from tests.fake_backend import WHEN, FakeBackend, band
 
 
@@ -27,7 +27,7 @@ def selection() -> Selection:
 def test_pandas_has_the_fields_of_a_tile(selection) -> None:
     pd = pytest.importorskip("pandas", reason="pandas is not installed")
     frame = selection.to_pandas()
-    assert tuple(frame.columns) == COLUMNS
+    assert tuple(frame.columns) == TILE_FIELDS
     assert len(frame) == 3
     assert isinstance(frame.time.dtype, pd.DatetimeTZDtype)
     assert frame.time.tolist()[:2] == [WHEN, WHEN]
@@ -45,7 +45,7 @@ def test_pandas_has_the_fields_of_a_tile(selection) -> None:
 def test_an_empty_selection_keeps_columns_and_types(selection) -> None:
     pytest.importorskip("pandas", reason="pandas is not installed")
     empty = Selection(selection._backend, Query(scene="none")).to_pandas()
-    assert tuple(empty.columns) == COLUMNS
+    assert tuple(empty.columns) == TILE_FIELDS
     assert str(empty.time.dtype) == "datetime64[us, UTC]"
     assert empty["bytes"].dtype == np.int64
 
@@ -53,11 +53,11 @@ def test_an_empty_selection_keeps_columns_and_types(selection) -> None:
 def test_arrow_has_nulls_and_types(selection) -> None:
     pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
     table = selection.to_arrow()
-    assert tuple(table.column_names) == COLUMNS
+    assert tuple(table.column_names) == TILE_FIELDS
     rows = table.to_pylist()
     assert rows == [
         {
-            **{name: getattr(tile, name) for name in COLUMNS},
+            **{name: getattr(tile, name) for name in TILE_FIELDS},
             "bands": list(tile.bands),
             "nodes": list(tile.nodes),
             "bbox": dict(zip(("xmin", "ymin", "xmax", "ymax"), tile.bbox.as_tuple(), strict=True)),
