@@ -115,7 +115,10 @@ class Backend(Protocol):
         ...
 
     def abort_scene(self, dataset_id: str, scene: str, version: str) -> None:
-        """Gives the attempt up and clears what it left; harmless where there is none."""
+        """Gives the attempt up and clears what it left; harmless where there is none.
+
+        An attempt that is committed already is finished instead.
+        """
         ...
 
     def scene_record(self, dataset_id: str, scene: str) -> SceneRecord | None:

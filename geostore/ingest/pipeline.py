@@ -347,6 +347,7 @@ class _Attempt:
         """False: this very version is there already."""
         if not settle(self.job.sink, self.proposal):
             raise _OvertakenError
+        self.has_begun = True  # Ctrl-C inside the call is taken back too
         begun = self.job.sink.begin_scene(
             self.plan.definition,
             self.plan.scene.id,

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import xxhash
 
-from geostore.errors import ConflictError, InvalidInputError, StorageFullError
+from geostore.errors import ConflictError, InvalidInputError, ReadOnlyError, StorageFullError
 from geostore.index import Catalog, RecordChange, entry_from
 from geostore.metrics import (
     CATALOG_STAGE_SECONDS,
@@ -328,6 +328,12 @@ class SceneWriter:
             and stored.record.staging_version == version
         ):
             self._give_up(stored)
+        elif stored is not None and _is_decided(stored.record, version):
+            # Ctrl-C between the decision and its publication: it is too late to give up, and
+            # finishing now saves the next writer a recovery. Where the disk is what stopped
+            # the commit, its error is on its way to the caller already.
+            with suppress(OSError, StorageFullError, ReadOnlyError):
+                self._settle(stored)
 
     def _give_up(self, stored: _Stored) -> _Stored | None:
         record = stored.record

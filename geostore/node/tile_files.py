@@ -6,7 +6,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,13 +163,12 @@ class TileFiles:
             return
         if self._pool is None:
             self._pool = ThreadPoolExecutor(SYNC_THREADS, thread_name_prefix="geostore-sync")
-        futures = [self._pool.submit(action, item) for item in items]
         try:
+            futures = [self._pool.submit(action, item) for item in items]
             errors = [error for future in futures if (error := future.exception()) is not None]
         except BaseException:  # Ctrl-C: nobody may write on while the batch is taken back
-            for future in futures:
-                future.cancel()
-            wait(futures)
+            pool, self._pool = self._pool, None
+            pool.shutdown(cancel_futures=True)
             raise
         if errors:
             raise errors[0]
