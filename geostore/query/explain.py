@@ -95,6 +95,9 @@ class Explain:
             "stages_ms": {name: round(ms, 3) for name, ms in self.stages_ms.items()},
         }
 
+    def __str__(self) -> str:
+        return self.to_text()
+
     def to_text(self) -> str:
         """The same for a person: a few aligned lines, no trailing newline."""
         lines = ["query"]

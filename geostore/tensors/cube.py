@@ -5,8 +5,10 @@ from __future__ import annotations
 import uuid
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
+from importlib import import_module
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -330,6 +332,7 @@ def to_xarray(
         MissingDependencyError: xarray (with `chunks`: dask) is not installed.
     """
     xarray = require("xarray", needed_for="to_xarray", extra="xarray")
+    _register_accessors()
     one_lattice(rows)
     layers = layers_of(rows, bands, radiometry)
     group = common_group(backend, rows, layers, resolution)
@@ -360,6 +363,13 @@ def to_xarray(
     else:
         read = _read_later(cube, chunks, with_masks=masks)
     return _assemble(xarray, cube, read, radiometry, groupby)
+
+
+def _register_accessors() -> None:
+    """Makes `.rio` and `.odc` work on what is returned, where those packages are installed."""
+    for module in ("rioxarray", "odc.geo.xr"):
+        with suppress(ImportError):
+            import_module(module)
 
 
 def _assemble(

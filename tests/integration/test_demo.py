@@ -150,3 +150,18 @@ def test_a_picture_of_nothing_is_dark() -> None:
     assert len(np.unique(drawn.pixels)) == 1
     picture.draw_cells(drawn, {"s0": (BBox(0, 0, 0.5, 1), "0%")})
     assert drawn.pixels.max() > 100
+
+
+def test_cubes_have_their_accessors_without_an_import_by_the_user(tmp_path: Path) -> None:
+    pytest.importorskip("rioxarray", reason="the xarray extra is not installed")
+    script = (
+        "import geostore; from geostore import demo;"
+        f"store = geostore.open({str(tmp_path / 'store')!r}); store.ingest([demo.scene_path()]);"
+        "tiles = store.query(); cube = tiles.to_xarray(bands=['red'], resolution=60);"
+        "print(cube.rio.crs, cube.odc.crs.epsg, str(tiles.explain()).splitlines()[0])"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert ended.stdout.split()[:2] == ["EPSG:4326", "4326"], ended.stderr
+    assert "query" in ended.stdout
