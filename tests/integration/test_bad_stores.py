@@ -32,7 +32,7 @@ STEPS = [
 
 @pytest.fixture
 def second(make_raster: Callable[..., Path]) -> Path:
-    """Another scene: ten tiles that hardly compress, 40 kB each."""
+    """Another scene: four tiles that hardly compress, 860 kB in all."""
     data = np.random.default_rng(11).integers(1, 2**16, (1, 480, 640)).astype("uint16")
     return make_raster("second.tif", data, nodata=0)
 
