@@ -211,11 +211,11 @@ def _cells(
             found.update(
                 covering(scheme(definition.scheme), region, definition.length, cells_max=cells_max)
             )
-        except InvalidInputError as error:
+        except InvalidInputError:
             raise InvalidInputError(
                 f"{scene.path}: the scene covers more than {cells_max:,} cells of"
                 f" {definition.scheme} length {definition.length}: raise --max-tiles, or choose"
-                f" a shorter --length or a coarser --resolution ({error})"
+                f" a shorter --length or a coarser --resolution"
             ) from None
     return sorted(found)
 
