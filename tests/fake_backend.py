@@ -11,7 +11,6 @@ import numpy as np
 
 from geostore.errors import NotFoundError
 from geostore.grid import make_groups
-from geostore.index import TileDetails
 from geostore.query import Explain, Query
 from geostore.tiles import TilePixels, encode_tile, make_schema
 from geostore.types import (
@@ -23,6 +22,7 @@ from geostore.types import (
     EncodedTile,
     RowBatch,
     SchemeName,
+    TileDetails,
     TileKey,
     TileMeta,
 )

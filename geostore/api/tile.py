@@ -12,8 +12,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from geostore.backends import Backend
-    from geostore.index import TileDetails
-    from geostore.types import BandStatistics, BBox, TileRow, TileSchema
+    from geostore.types import BandStatistics, BBox, TileDetails, TileRow, TileSchema
     from geostore.wrangle import TileArray
 
 __all__ = ["Names", "Tile"]

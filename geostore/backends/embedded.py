@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from geostore.index import TileDetails
 from geostore.node import (
     Mode,
     Node,
@@ -20,7 +19,14 @@ from geostore.node import (
     rebuild_store,
 )
 from geostore.query import Explain, Query
-from geostore.types import DatasetDefinition, EncodedTile, RowBatch, SceneRecord, TileKey
+from geostore.types import (
+    DatasetDefinition,
+    EncodedTile,
+    RowBatch,
+    SceneRecord,
+    TileDetails,
+    TileKey,
+)
 
 __all__ = ["EmbeddedBackend", "open_embedded", "rebuild_embedded"]
 

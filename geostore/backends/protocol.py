@@ -9,10 +9,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from geostore.index import TileDetails
     from geostore.node import Progress, StoreStatus, VerifyReport
     from geostore.query import Explain, Query
-    from geostore.types import DatasetDefinition, EncodedTile, RowBatch, SceneRecord, TileKey
+    from geostore.types import (
+        DatasetDefinition,
+        EncodedTile,
+        RowBatch,
+        SceneRecord,
+        TileDetails,
+        TileKey,
+    )
 
 __all__ = ["Backend"]
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from geostore.errors import InvalidInputError
-from geostore.types import BLOCK_DTYPE, BandStatistics, EncodedTile, TileKey, TileMeta
+from geostore.types import BLOCK_DTYPE, EncodedTile, TileDetails, TileKey, TileMeta
 
 __all__ = ["CatalogEntry", "DatasetSummary", "Record", "StagedTile", "TileDetails", "entry_from"]
 
@@ -51,26 +50,6 @@ def entry_from(tile: EncodedTile) -> CatalogEntry:
     return CatalogEntry(
         meta=tile.meta, checksum=tile.checksum, bytes=len(tile.payload), blocks=tile.blocks
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TileDetails:
-    """What is known of a tile beyond its row."""
-
-    key: TileKey
-    blocks: npt.NDArray[np.void]
-    """The block table (BLOCK_DTYPE), read-only."""
-    statistics: tuple[BandStatistics, ...]
-    """One a band, in the schema's band order."""
-    cloud_histogram: tuple[int, ...] | None
-    """101 pixel counts by cloud likelihood in percent."""
-    cloud_method: str | None
-    checksum: str
-    """XXH3-128 of the tile file, hex."""
-    bytes: int
-    """Size of the tile file."""
-    properties: dict[str, Any]
-    """The scene's own metadata; shared with the scene's other tiles, not to be changed."""
 
 
 @dataclass(frozen=True, slots=True)

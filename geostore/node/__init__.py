@@ -3,7 +3,7 @@
 from geostore.node.directory import FORMAT_VERSION, StoreDirectory
 from geostore.node.disk import StepHook
 from geostore.node.node import Mode, Node, rebuild_store
-from geostore.node.report import Problem, ProblemKind, Progress, StoreStatus, VerifyReport
+from geostore.types.report import Problem, ProblemKind, Progress, StoreStatus, VerifyReport
 
 __all__ = [
     "FORMAT_VERSION",

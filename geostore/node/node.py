@@ -28,12 +28,12 @@ from geostore.node.disk import Disk, StepHook, no_step
 from geostore.node.lock import WriterLock
 from geostore.node.rebuilding import rebuild_catalog
 from geostore.node.records import SCENE_PREFIX
-from geostore.node.report import Progress, StoreStatus, VerifyReport
 from geostore.node.scene_writer import SceneWriter, read_scene_record
 from geostore.node.tile_files import TileFiles
 from geostore.node.verification import verify_store
 from geostore.query import Explain, Query
 from geostore.types import DatasetDefinition, EncodedTile, RowBatch, SceneRecord, TileKey
+from geostore.types.report import Progress, StoreStatus, VerifyReport
 
 __all__ = ["Mode", "Node", "rebuild_store"]
 

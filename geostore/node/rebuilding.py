@@ -29,10 +29,10 @@ from geostore.node.records import (
     encode_scene,
     scene_record_name,
 )
-from geostore.node.report import Problem, ProblemKind, Progress, VerifyReport
 from geostore.node.verification import walk_files
 from geostore.tiles import TileFile
 from geostore.types import DatasetDefinition, SceneRecord, SceneState, TileKey, TileMeta
+from geostore.types.report import Problem, ProblemKind, Progress, VerifyReport
 
 __all__ = ["rebuild_catalog"]
 

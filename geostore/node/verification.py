@@ -13,10 +13,10 @@ from geostore.index import Catalog
 from geostore.node.datasets import Datasets
 from geostore.node.directory import StoreDirectory
 from geostore.node.records import SCENE_PREFIX, decode_scene
-from geostore.node.report import Problem, ProblemKind, Progress, VerifyReport
 from geostore.node.scene_states import is_settled
 from geostore.tiles import TileFile
 from geostore.types import SceneRecord, SceneState, TileKey
+from geostore.types.report import Problem, ProblemKind, Progress, VerifyReport
 
 __all__ = ["verify_store", "walk_files"]
 

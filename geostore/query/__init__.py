@@ -5,6 +5,7 @@ of them answer alike.
 """
 
 from geostore.query.explain import Explain, ExplainStep
+from geostore.query.leaf import LeafQuery
 from geostore.query.merge import limit_batches, merge_batches
 from geostore.query.order import Cursor, OrderKey, count_until, order_key, sort_batch
 from geostore.query.predicate import matching
@@ -14,6 +15,7 @@ __all__ = [
     "Cursor",
     "Explain",
     "ExplainStep",
+    "LeafQuery",
     "OrderKey",
     "PercentRange",
     "Query",

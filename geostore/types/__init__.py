@@ -1,5 +1,12 @@
 """The values that pass between rooms. No I/O, no heavy imports."""
 
+from geostore.types.cluster import (
+    CallContext,
+    ClearRequest,
+    NodeStatus,
+    PublishRequest,
+    RecordCopy,
+)
 from geostore.types.dataset import (
     CloudRule,
     Codec,
@@ -21,6 +28,7 @@ from geostore.types.tile import (
     EncodedTile,
     GroupLayout,
     RowBatch,
+    TileDetails,
     TileKey,
     TileMeta,
     TileRow,
@@ -35,12 +43,17 @@ __all__ = [
     "BandInfo",
     "BandRole",
     "BandStatistics",
+    "CallContext",
+    "ClearRequest",
     "CloudRule",
     "Codec",
     "DatasetDefinition",
     "EncodedTile",
     "GroupLayout",
     "IngestProgress",
+    "NodeStatus",
+    "PublishRequest",
+    "RecordCopy",
     "Resampling",
     "ResolutionGroup",
     "RowBatch",
@@ -49,6 +62,7 @@ __all__ = [
     "SceneState",
     "SceneStatus",
     "SchemeName",
+    "TileDetails",
     "TileKey",
     "TileMeta",
     "TileRow",

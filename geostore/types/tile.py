@@ -29,6 +29,7 @@ __all__ = [
     "EncodedTile",
     "GroupLayout",
     "RowBatch",
+    "TileDetails",
     "TileKey",
     "TileMeta",
     "TileRow",
@@ -285,6 +286,26 @@ class EncodedTile:
     """XXH3-128 of the payload, hex: the put's acknowledgement."""
     blocks: npt.NDArray[np.void]
     """The block table (BLOCK_DTYPE)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TileDetails:
+    """What is known of a tile beyond its row."""
+
+    key: TileKey
+    blocks: npt.NDArray[np.void]
+    """The block table (BLOCK_DTYPE), read-only."""
+    statistics: tuple[BandStatistics, ...]
+    """One a band, in the schema's band order."""
+    cloud_histogram: tuple[int, ...] | None
+    """101 pixel counts by cloud likelihood in percent."""
+    cloud_method: str | None
+    checksum: str
+    """XXH3-128 of the tile file, hex."""
+    bytes: int
+    """Size of the tile file."""
+    properties: dict[str, Any]
+    """The scene's own metadata; shared with the scene's other tiles, not to be changed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from geostore.errors import InvalidInputError
 from geostore.types import BandRole, CloudRule, TileRow
 
 if TYPE_CHECKING:
-    from geostore.index import TileDetails
+    from geostore.types import TileDetails
 
 __all__ = ["CloudSource", "find_cloud_source"]
 

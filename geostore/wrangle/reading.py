@@ -30,7 +30,7 @@ from geostore.wrangle.radiometry import AS_STORED, Radiometry, common_dtype
 
 if TYPE_CHECKING:
     from geostore.backends import Backend
-    from geostore.index import TileDetails
+    from geostore.types import TileDetails
 
 __all__ = [
     "BandPlan",
