@@ -1,0 +1,1 @@
+"""What crosses between processes: messages as values and back, transport, errors."""

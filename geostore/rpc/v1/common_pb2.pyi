@@ -1,0 +1,120 @@
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class RequestHead(_message.Message):
+    __slots__ = ("protocol_version", "cluster_id", "ring_epoch", "request_id", "consistency_epoch")
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    RING_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    CONSISTENCY_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    protocol_version: int
+    cluster_id: str
+    ring_epoch: int
+    request_id: str
+    consistency_epoch: int
+    def __init__(self, protocol_version: _Optional[int] = ..., cluster_id: _Optional[str] = ..., ring_epoch: _Optional[int] = ..., request_id: _Optional[str] = ..., consistency_epoch: _Optional[int] = ...) -> None: ...
+
+class ErrorDetail(_message.Message):
+    __slots__ = ("code", "message", "retry_after_s", "ring_epoch")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    RETRY_AFTER_S_FIELD_NUMBER: _ClassVar[int]
+    RING_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    code: str
+    message: str
+    retry_after_s: float
+    ring_epoch: int
+    def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., retry_after_s: _Optional[float] = ..., ring_epoch: _Optional[int] = ...) -> None: ...
+
+class TileKey(_message.Message):
+    __slots__ = ("dataset_id", "scene", "version", "geocode")
+    DATASET_ID_FIELD_NUMBER: _ClassVar[int]
+    SCENE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    GEOCODE_FIELD_NUMBER: _ClassVar[int]
+    dataset_id: str
+    scene: str
+    version: str
+    geocode: str
+    def __init__(self, dataset_id: _Optional[str] = ..., scene: _Optional[str] = ..., version: _Optional[str] = ..., geocode: _Optional[str] = ...) -> None: ...
+
+class TileStart(_message.Message):
+    __slots__ = ("key", "checksum", "size", "attempt")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUM_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    key: TileKey
+    checksum: str
+    size: int
+    attempt: int
+    def __init__(self, key: _Optional[_Union[TileKey, _Mapping]] = ..., checksum: _Optional[str] = ..., size: _Optional[int] = ..., attempt: _Optional[int] = ...) -> None: ...
+
+class RowsChunk(_message.Message):
+    __slots__ = ("rows", "dictionary", "row_count", "cursor")
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    DICTIONARY_FIELD_NUMBER: _ClassVar[int]
+    ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
+    CURSOR_FIELD_NUMBER: _ClassVar[int]
+    rows: bytes
+    dictionary: bytes
+    row_count: int
+    cursor: str
+    def __init__(self, rows: _Optional[bytes] = ..., dictionary: _Optional[bytes] = ..., row_count: _Optional[int] = ..., cursor: _Optional[str] = ...) -> None: ...
+
+class RowsEnd(_message.Message):
+    __slots__ = ("rows_total", "explain_json", "replica_digest")
+    ROWS_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    EXPLAIN_JSON_FIELD_NUMBER: _ClassVar[int]
+    REPLICA_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    rows_total: int
+    explain_json: bytes
+    replica_digest: bytes
+    def __init__(self, rows_total: _Optional[int] = ..., explain_json: _Optional[bytes] = ..., replica_digest: _Optional[bytes] = ...) -> None: ...
+
+class NodeStatus(_message.Message):
+    __slots__ = ("id", "name", "address", "zone", "state", "epoch", "slots", "slots_first", "slots_used", "datasets", "scenes", "tiles", "bytes", "disk_free_bytes", "read_only_reason", "version", "clock_us", "uptime_s", "error")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    ZONE_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIRST_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_USED_FIELD_NUMBER: _ClassVar[int]
+    DATASETS_FIELD_NUMBER: _ClassVar[int]
+    SCENES_FIELD_NUMBER: _ClassVar[int]
+    TILES_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    DISK_FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    READ_ONLY_REASON_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CLOCK_US_FIELD_NUMBER: _ClassVar[int]
+    UPTIME_S_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    name: str
+    address: str
+    zone: str
+    state: str
+    epoch: int
+    slots: int
+    slots_first: int
+    slots_used: int
+    datasets: int
+    scenes: int
+    tiles: int
+    bytes: int
+    disk_free_bytes: int
+    read_only_reason: str
+    version: str
+    clock_us: int
+    uptime_s: float
+    error: str
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., address: _Optional[str] = ..., zone: _Optional[str] = ..., state: _Optional[str] = ..., epoch: _Optional[int] = ..., slots: _Optional[int] = ..., slots_first: _Optional[int] = ..., slots_used: _Optional[int] = ..., datasets: _Optional[int] = ..., scenes: _Optional[int] = ..., tiles: _Optional[int] = ..., bytes: _Optional[int] = ..., disk_free_bytes: _Optional[int] = ..., read_only_reason: _Optional[str] = ..., version: _Optional[str] = ..., clock_us: _Optional[int] = ..., uptime_s: _Optional[float] = ..., error: _Optional[str] = ...) -> None: ...
