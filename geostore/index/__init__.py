@@ -9,7 +9,7 @@ from geostore.index.entry import (
     TileDetails,
     entry_from,
 )
-from geostore.index.face import BATCH_ROWS, Catalog, RecordChange
+from geostore.index.face import BATCH_ROWS, Catalog, NodesOfSlot, RecordChange
 
 __all__ = [
     "BATCH_ROWS",
@@ -17,6 +17,7 @@ __all__ = [
     "CatalogEntry",
     "DatasetSummary",
     "LmdbCatalog",
+    "NodesOfSlot",
     "Record",
     "RecordChange",
     "StagedTile",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from geostore.errors import (
     CorruptDataError,
@@ -26,7 +27,7 @@ from geostore.index.checking import problems
 from geostore.index.columns import Positions, Snapshot
 from geostore.index.entry import CatalogEntry, DatasetSummary, Record, StagedTile, TileDetails
 from geostore.index.environment import Databases, Environment, Transaction
-from geostore.index.face import BATCH_ROWS, Catalog, RecordChange
+from geostore.index.face import BATCH_ROWS, Catalog, NodesOfSlot, RecordChange
 from geostore.index.follower import Follower
 from geostore.index.memory import Selected
 from geostore.index.operations import PreparedEntry
@@ -37,6 +38,7 @@ from geostore.index.packing import (
     tile_key,
     unpack_details,
 )
+from geostore.index.placement import NodeNames, read_placement
 from geostore.index.state import State
 from geostore.query import Cursor, Explain, Query, order_key
 from geostore.types import RowBatch, TileKey, TileRow, TileSchema
@@ -57,10 +59,18 @@ class LmdbCatalog(Catalog):
     environment and one memory. A forked child may go on reading; it cannot write.
     """
 
-    def __init__(self, environment: Environment, *, writable: bool, node: str) -> None:
+    def __init__(
+        self,
+        environment: Environment,
+        *,
+        writable: bool,
+        node: str = "local",
+        nodes: NodesOfSlot | None = None,
+    ) -> None:
         self._environment = environment
         self._writable = writable
-        self._nodes = (node,)
+        self._node = (node,)
+        self._names = None if nodes is None else NodeNames(nodes)
         self._pid = os.getpid()
         self._closed = False
         self._rebuilding = False
@@ -75,6 +85,14 @@ class LmdbCatalog(Catalog):
     @property
     def writable(self) -> bool:
         return self._writable
+
+    def set_nodes(self, nodes: NodesOfSlot | None) -> None:
+        """What rows say holds them from now on; None: the one node given at the start.
+
+        `nodes` is asked once a slot, here: call this again when the ring changes. Queries
+        that are under way keep the names they began with.
+        """
+        self._names = None if nodes is None else NodeNames(nodes)
 
     # ------------------------------------------------------------ transactions
 
@@ -127,12 +145,23 @@ class LmdbCatalog(Catalog):
             pass
 
     def _select(
-        self, q: Query, explain: Explain, *, ordered: bool = False, after: Cursor | None = None
+        self,
+        q: Query,
+        explain: Explain,
+        *,
+        slots: frozenset[int] | None = None,
+        missing_ok: bool = False,
+        ordered: bool = False,
+        after: Cursor | None = None,
     ) -> Selected:
         with self._following(explain) as (follower, txn, db):
-            if q.datasets is not None:
+            if q.datasets is not None and not missing_ok:
                 self._check_datasets(q.datasets, follower, txn, db)
-            selected = follower.memory.select(q, explain)
+            row_slots = None
+            if slots is not None or (ordered and self._names is not None):
+                with explain.stage("slots"):
+                    row_slots = self._row_slots(follower, txn, db)
+            selected = follower.memory.select(q, explain, slots=slots, row_slots=row_slots)
             if not ordered:
                 return selected
             with explain.stage("order"):
@@ -146,7 +175,14 @@ class LmdbCatalog(Catalog):
         if q.limit is not None:
             positions = positions[: q.limit]
             explain.add("limit", str(q.limit), actual_rows=len(positions))
-        return Selected(snapshot, positions)
+        return Selected(snapshot, positions, row_slots)
+
+    @staticmethod
+    def _row_slots(
+        follower: Follower, txn: Transaction[bytes], db: Databases
+    ) -> npt.NDArray[np.uint16]:
+        memory = follower.memory
+        return memory.row_slots.extend(memory.columns, partial(read_placement, txn, db))
 
     @staticmethod
     def _check_datasets(
@@ -169,34 +205,58 @@ class LmdbCatalog(Catalog):
         batch_rows: int = BATCH_ROWS,
         explain: Explain | None = None,
         after: Cursor | None = None,
+        slots: frozenset[int] | None = None,
+        missing_ok: bool = False,
     ) -> Iterator[RowBatch]:
         if batch_rows < 1:
             raise InvalidInputError(f"batch_rows {batch_rows}: expected 1 or more")
         if after is not None:
             after.check_sort(q.sort)
-        selected = self._select(q, explain or Explain(), ordered=True, after=after)
-        return self._batches(selected.snapshot, selected.positions, batch_rows)
+        names = self._names
+        selected = self._select(
+            q,
+            explain or Explain(),
+            slots=slots,
+            missing_ok=missing_ok,
+            ordered=True,
+            after=after,
+        )
+        return self._batches(selected, names, batch_rows)
 
     def _batches(
-        self, snapshot: Snapshot, positions: Positions, batch_rows: int
+        self, selected: Selected, names: NodeNames | None, batch_rows: int
     ) -> Iterator[RowBatch]:
-        for start in range(0, len(positions), batch_rows):
-            yield snapshot.batch(positions[start : start + batch_rows], self._nodes)
+        for start in range(0, len(selected.positions), batch_rows):
+            yield self._batch(selected, selected.positions[start : start + batch_rows], names)
+
+    def _batch(self, selected: Selected, positions: Positions, names: NodeNames | None) -> RowBatch:
+        row_slots = selected.row_slots
+        if names is None or row_slots is None:
+            return selected.snapshot.batch(positions, self._node)
+        return selected.snapshot.batch(positions, names.of(row_slots[positions]))
 
     def _rows_until(self, snapshot: Snapshot, positions: Positions, cursor: Cursor) -> int:
         """How many of the ordered rows are not after the cursor; O(log n) rows are made."""
         low, high = 0, len(positions)
         while low < high:
             middle = (low + high) // 2
-            row = snapshot.batch(positions[middle : middle + 1], self._nodes)
+            row = snapshot.batch(positions[middle : middle + 1], self._node)
             if order_key(row, 0, cursor.sort) <= cursor.key:
                 low = middle + 1
             else:
                 high = middle
         return low
 
-    def count(self, q: Query, *, explain: Explain | None = None) -> int:
-        matched = len(self._select(q, explain or Explain()).positions)
+    def count(
+        self,
+        q: Query,
+        *,
+        explain: Explain | None = None,
+        slots: frozenset[int] | None = None,
+        missing_ok: bool = False,
+    ) -> int:
+        selected = self._select(q, explain or Explain(), slots=slots, missing_ok=missing_ok)
+        matched = len(selected.positions)
         return matched if q.limit is None else min(matched, q.limit)
 
     # ------------------------------------------------------------ single tiles
@@ -214,8 +274,10 @@ class LmdbCatalog(Catalog):
                 raise self._not_found(key)
             columns = follower.memory.columns
             positions = columns.find(np.array([int.from_bytes(row_id, "big")], dtype=np.int64))
-            snapshot = columns.snapshot()
-        return next(snapshot.batch(positions, self._nodes).rows())
+            names = self._names
+            row_slots = None if names is None else self._row_slots(follower, txn, db)
+            selected = Selected(columns.snapshot(), positions, row_slots)
+        return next(self._batch(selected, positions, names).rows())
 
     def details(self, key: TileKey) -> TileDetails:
         with self._read() as (txn, db):
@@ -334,18 +396,21 @@ class LmdbCatalog(Catalog):
 
     # ------------------------------------------------------------ overviews
 
-    def schemas(self, datasets: Sequence[str] | None = None) -> list[TileSchema]:
+    def schemas(
+        self, datasets: Sequence[str] | None = None, *, missing_ok: bool = False
+    ) -> list[TileSchema]:
         q = Query(datasets=None if datasets is None else tuple(datasets))
-        selected = self._select(q, Explain())
+        selected = self._select(q, Explain(), missing_ok=missing_ok)
         codes = np.unique(selected.snapshot.columns["schema"][selected.positions])
         found: list[TileSchema] = selected.snapshot.values["schema"][codes].tolist()
         return sorted(found, key=lambda schema: schema.digest)
 
-    def summary(self) -> list[DatasetSummary]:
-        snapshot = self._select(Query(), Explain()).snapshot
-        codes = snapshot.columns["dataset_id"][snapshot.alive]
-        names = snapshot.columns["dataset"][snapshot.alive]
-        sizes = snapshot.columns["bytes"][snapshot.alive]
+    def summary(self, *, slots: frozenset[int] | None = None) -> list[DatasetSummary]:
+        selected = self._select(Query(), Explain(), slots=slots)
+        snapshot, positions = selected.snapshot, selected.positions
+        codes = snapshot.columns["dataset_id"][positions]
+        names = snapshot.columns["dataset"][positions]
+        sizes = snapshot.columns["bytes"][positions]
         found = []
         for code in np.unique(codes).tolist():
             own = codes == code
@@ -435,12 +500,14 @@ def open_catalog(
     *,
     writable: bool,
     node: str = "local",
+    nodes: NodesOfSlot | None = None,
     map_bytes: int | None = None,
 ) -> LmdbCatalog:
     """The catalog in a directory of its own; `writable` makes it where there is none.
 
     The caller sees to it that only one process opens it writable at a time. `node` is what
-    rows say holds them. `map_bytes` is the address space taken at first; it grows by itself.
+    rows say holds them; with `nodes` it is the names that it gives for a row's slot (see
+    `LmdbCatalog.set_nodes`). `map_bytes` is the address space taken at first; it grows by itself.
 
     Raises:
         StoreFormatError: there is no catalog, it is of a newer format, or the file is
@@ -450,4 +517,4 @@ def open_catalog(
         StorageFullError: the disk is full.
     """
     environment = Environment.share(Path(directory), writable=writable, map_bytes=map_bytes)
-    return LmdbCatalog(environment, writable=writable, node=node)
+    return LmdbCatalog(environment, writable=writable, node=node, nodes=nodes)

@@ -94,11 +94,16 @@ class Snapshot:
     values: dict[str, npt.NDArray[np.object_]]
     """Code to value for each interned column; `cell` to geocode."""
 
-    def batch(self, positions: Positions, nodes: tuple[str, ...]) -> RowBatch:
-        """Rows as the rest of geostore speaks of them, held by `nodes`."""
+    def batch(
+        self, positions: Positions, nodes: tuple[str, ...] | npt.NDArray[np.object_]
+    ) -> RowBatch:
+        """Rows as the rest of geostore speaks of them; `nodes` hold them: all, or one a row."""
         columns, values = self.columns, self.values
-        holders = np.empty(len(positions), dtype=np.object_)
-        holders.fill(nodes)
+        if isinstance(nodes, tuple):
+            holders = np.empty(len(positions), dtype=np.object_)
+            holders.fill(nodes)
+        else:
+            holders = nodes
         texts = {name: values[name][columns[name][positions]] for name in TEXT_COLUMNS}
         return RowBatch(
             row_id=columns["row_id"][positions],

@@ -6,7 +6,7 @@ does not. Rows cross it in columnar batches only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -15,10 +15,13 @@ from geostore.index.entry import CatalogEntry, DatasetSummary, Record, StagedTil
 from geostore.query import Cursor, Explain, Query
 from geostore.types import RowBatch, TileKey, TileRow, TileSchema
 
-__all__ = ["BATCH_ROWS", "Catalog", "RecordChange"]
+__all__ = ["BATCH_ROWS", "Catalog", "NodesOfSlot", "RecordChange"]
 
 BATCH_ROWS = 4096
 """Rows a batch unless asked otherwise."""
+
+NodesOfSlot = Callable[[int], tuple[str, ...]]
+"""Slot to the names of the nodes that hold it, first replica first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,9 @@ class Catalog(Protocol):
     @property
     def writable(self) -> bool: ...
 
+    def set_nodes(self, nodes: NodesOfSlot | None) -> None:
+        """Who rows say holds them, by slot; call it again when the ring changes."""
+
     def refresh(self) -> None:
         """Takes in what other processes published since; queries do so by themselves."""
 
@@ -57,18 +63,29 @@ class Catalog(Protocol):
         batch_rows: int = BATCH_ROWS,
         explain: Explain | None = None,
         after: Cursor | None = None,
+        slots: frozenset[int] | None = None,
+        missing_ok: bool = False,
     ) -> Iterator[RowBatch]:
         """The matching rows in the order of `geostore.query.order`, as of this call.
 
         The whole answer is one snapshot: what is published or removed while it is read
         changes nothing in it. `after` resumes behind a cursor of the same sort (`limit`
-        then counts from there).
+        then counts from there). With `slots`, only tiles that lie in one of these slots of
+        the ring. With `missing_ok`, a dataset that is not here has no tiles here.
 
         Raises:
             NotFoundError: an unknown dataset; names the known ones. Raised by the call.
+            CorruptDataError: with `slots`, a tile whose dataset has no definition here.
         """
 
-    def count(self, q: Query, *, explain: Explain | None = None) -> int:
+    def count(
+        self,
+        q: Query,
+        *,
+        explain: Explain | None = None,
+        slots: frozenset[int] | None = None,
+        missing_ok: bool = False,
+    ) -> int:
         """How many rows `query` would give, without making them."""
 
     def tile(self, key: TileKey) -> TileRow:
@@ -156,11 +173,13 @@ class Catalog(Protocol):
     def record_names(self, prefix: str = "") -> list[str]:
         """Names of records that begin with `prefix`, sorted."""
 
-    def schemas(self, datasets: Sequence[str] | None = None) -> list[TileSchema]:
+    def schemas(
+        self, datasets: Sequence[str] | None = None, *, missing_ok: bool = False
+    ) -> list[TileSchema]:
         """The distinct schemas of published tiles (of datasets by name)."""
 
-    def summary(self) -> list[DatasetSummary]:
-        """Published tiles and bytes by dataset, sorted by name."""
+    def summary(self, *, slots: frozenset[int] | None = None) -> list[DatasetSummary]:
+        """Published tiles and bytes (in these slots of the ring) by dataset, sorted by name."""
 
     def rebuild(
         self, published: Iterable[CatalogEntry], staged: Iterable[CatalogEntry] = ()

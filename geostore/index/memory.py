@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from geostore.errors import CorruptDataError
 from geostore.index.columns import Columns, Positions, Snapshot
+from geostore.index.placement import NO_SLOT, RowSlots, slot_table
 from geostore.index.structures import CellStructure, PercentStructure, TimeStructure
 from geostore.query import Explain, PercentRange, Query
 from geostore.query.predicate import percent_matches, schema_matches, time_matches
@@ -36,6 +38,8 @@ class Selected:
 
     snapshot: Snapshot
     positions: Positions
+    row_slots: npt.NDArray[np.uint16] | None = None
+    """Slots of the snapshot's rows, by position, where they were worked out."""
 
 
 @dataclass(slots=True)
@@ -70,6 +74,7 @@ class Memory:
         self.cloud: PercentStructure | None = None
         self.coverage: PercentStructure | None = None
         self.cells: CellStructure | None = None
+        self.row_slots = RowSlots()
         self._extended = dict.fromkeys(("time", "cloud", "coverage"), 0)
         self._counts: dict[str, tuple[Snapshot, npt.NDArray[np.int64]]] = {}
 
@@ -179,6 +184,25 @@ class Memory:
             plan.candidates[name] = _Candidate(structure.count(bounds), walk)
             plan.tests[name] = partial(_percent_test, columns[column], bounds)
 
+    def _plan_slots(
+        self,
+        plan: _Plan,
+        slots: frozenset[int],
+        row_slots: npt.NDArray[np.uint16],
+        snapshot: Snapshot,
+    ) -> None:
+        table = slot_table(slots)
+        if len(slots) == len(table) - 1:
+            return  # every slot: nothing to leave out
+        kept = self._counts.get("slot")
+        # A definition that came late places rows that were there: those are counted again.
+        if kept is None or kept[0] is not snapshot or kept[1][NO_SLOT]:
+            counts = np.bincount(row_slots[snapshot.alive], minlength=len(table))
+            kept = self._counts["slot"] = (snapshot, counts)
+        rows = int(kept[1][table].sum())
+        plan.candidates["slots"] = _Candidate(rows, lambda: np.flatnonzero(table[row_slots]))
+        plan.tests["slots"] = lambda positions: table[row_slots[positions]]
+
     def _plan_region(self, plan: _Plan, q: Query, snapshot: Snapshot, explain: Explain) -> None:
         """The trie is walked unless few rows are left anyway: then their cells are tested."""
         region = q.region
@@ -202,20 +226,51 @@ class Memory:
 
         plan.tests["region"] = test
 
-    def select(self, q: Query, explain: Explain) -> Selected:
-        """The rows that satisfy every predicate (sort and limit play no part)."""
+    def select(
+        self,
+        q: Query,
+        explain: Explain,
+        *,
+        slots: frozenset[int] | None = None,
+        row_slots: npt.NDArray[np.uint16] | None = None,
+    ) -> Selected:
+        """The rows that satisfy every predicate (sort and limit play no part).
+
+        With `slots`, only rows that lie in one of them by `row_slots`.
+
+        Raises:
+            CorruptDataError: a row would be asked for its slot, and its dataset has none.
+        """
         snapshot = self.columns.snapshot()
         plan = _Plan()
         with explain.stage("plan"):
             explain.predicates.update(q.predicates())
             self._plan_codes(plan, q, snapshot)
             self._plan_ranges(plan, q, snapshot)
+            if slots is not None:
+                assert row_slots is not None
+                self._plan_slots(plan, slots, row_slots, snapshot)
         self._plan_region(plan, q, snapshot, explain)
         with explain.stage("select"):
             positions = self._run(plan, snapshot, explain)
+        if slots is not None and row_slots is not None:
+            self._check_placed(snapshot, positions, row_slots)
         explain.rows_total = snapshot.live
         explain.rows_matched = len(positions)
-        return Selected(snapshot, positions)
+        return Selected(snapshot, positions, row_slots)
+
+    @staticmethod
+    def _check_placed(
+        snapshot: Snapshot, positions: Positions, row_slots: npt.NDArray[np.uint16]
+    ) -> None:
+        unplaced = positions[row_slots[positions] == NO_SLOT]
+        if len(unplaced):
+            first = int(snapshot.columns["dataset_id"][unplaced[0]])
+            raise CorruptDataError(
+                f"catalog: {len(unplaced)} tiles of dataset id"
+                f" {snapshot.values['dataset_id'][first]!r} and its like have no definition that"
+                " places them on the ring"
+            )
 
     @staticmethod
     def _run(plan: _Plan, snapshot: Snapshot, explain: Explain) -> Positions:
