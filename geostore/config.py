@@ -6,6 +6,7 @@ flags, environment and file, so the same rules serve the command line, Python an
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import tomllib
@@ -24,6 +25,7 @@ __all__ = [
     "Target",
     "load_settings",
     "parse_bytes",
+    "parse_listen",
     "parse_target",
 ]
 
@@ -41,6 +43,20 @@ class HostPort:
     host: str
     """A name or an IP address, IPv6 without its brackets."""
     port: int
+
+    @property
+    def is_loopback(self) -> bool:
+        """Only this machine can reach it: `localhost`, 127.0.0.0/8 or ::1.
+
+        Names are not looked up: what a name means may change, and plaintext must not leave
+        the machine because of it.
+        """
+        try:
+            address = ipaddress.ip_address(self.host)
+        except ValueError:
+            return self.host.lower() == "localhost"
+        mapped = getattr(address, "ipv4_mapped", None)
+        return bool((mapped or address).is_loopback)
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -68,14 +84,42 @@ class Target:
         return CLUSTER_SCHEME + ",".join(str(host) for host in self.hosts)
 
 
+_HOST_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^\s:/@\[\]?#]+)):([0-9]{1,5})", re.ASCII)
+
+
+def _split_host(text: str, *, port_min: int) -> HostPort | None:
+    match = _HOST_PORT.fullmatch(text)
+    if not match or not port_min <= int(match[3]) <= 65535:
+        return None
+    return HostPort(match[1] or match[2], int(match[3]))
+
+
 def _parse_host(text: str, whole: str) -> HostPort:
-    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^\s:/@\[\]?#]+)):([0-9]{1,5})", text)
-    if not match or not 1 <= int(match[3]) <= 65535:
+    address = _split_host(text, port_min=1)
+    if address is None:
         raise InvalidInputError(
             f"store {whole!r}: {text!r} is not HOST:PORT with a port of 1..65535;"
             " expected geostore://host:port[,host:port...]"
         )
-    return HostPort(match[1] or match[2], int(match[3]))
+    return address
+
+
+def parse_listen(text: str) -> HostPort:
+    """The address that a node serves at; port 0 lets the system choose one.
+
+    >>> parse_listen("[::1]:0")
+    HostPort(host='::1', port=0)
+
+    Raises:
+        InvalidInputError: not HOST:PORT.
+    """
+    address = _split_host(text.strip(), port_min=0)
+    if address is None:
+        raise InvalidInputError(
+            f"address {text!r}: expected HOST:PORT with a port of 0..65535 (0: any free one),"
+            " such as 127.0.0.1:7440 or [::1]:0"
+        )
+    return address
 
 
 def parse_target(text: str | os.PathLike[str]) -> Target:
@@ -155,6 +199,25 @@ def _parse_store(value: str | int) -> str:
     return str(parse_target(str(value)))
 
 
+def _parse_file(value: str | int) -> str:
+    text = str(value)
+    if not text.strip() or "\0" in text:
+        raise InvalidInputError(f"file {text!r}: expected a path")
+    return str(Path(text).expanduser())
+
+
+_SWITCH: Final = {"1": True, "true": True, "yes": True, "on": True} | {
+    "0": False, "false": False, "no": False, "off": False
+}  # fmt: skip
+
+
+def _parse_switch(value: str | int) -> bool:
+    switch = _SWITCH.get(str(value).strip().lower())
+    if switch is None:
+        raise InvalidInputError(f"switch {value!r}: expected true or false")
+    return switch
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What a user may set once instead of at every call."""
@@ -167,6 +230,23 @@ class Settings:
     """Bound on what a read or an ingest may hold at once; None: a share of the machine's."""
     format: str | None = None
     """Output of listings; None: a table on a terminal, jsonl in a pipe."""
+    tls_ca: str | None = None
+    """A PEM file: who signs the certificates of a cluster's nodes and, for nodes, clients."""
+    tls_cert: str | None = None
+    """A PEM file: this process's own certificate, with its chain."""
+    tls_key: str | None = None
+    """A PEM file: the private key of `tls_cert`."""
+    insecure: bool = False
+    """Speak plaintext beyond this machine too, where no TLS files are given."""
+
+    def __post_init__(self) -> None:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            given, missing = ("tls_cert", "tls_key")[:: 1 if self.tls_cert else -1]
+            raise InvalidInputError(
+                f"{given} {getattr(self, given)!r} is given without {missing}: a certificate and"
+                f" its private key go together (--{missing.replace('_', '-')},"
+                f" {ENVIRONMENT_PREFIX}{missing.upper()})"
+            )
 
     @property
     def target(self) -> Target:
@@ -178,7 +258,12 @@ _PARSERS: Final[dict[str, Callable[[str | int], str | int]]] = {
     "workers": _parse_workers,
     "memory_bytes": parse_bytes,
     "format": _parse_format,
+    "tls_ca": _parse_file,
+    "tls_cert": _parse_file,
+    "tls_key": _parse_file,
+    "insecure": _parse_switch,
 }
+_FILES: Final = ("tls_ca", "tls_cert", "tls_key")
 SETTING_NAMES: Final = tuple(field.name for field in fields(Settings))
 
 
@@ -196,7 +281,7 @@ def _read_file(path: Path) -> dict[str, object]:
 
 
 def _checked(name: str, value: object, where: str) -> str | int:
-    if isinstance(value, bool) or not isinstance(value, str | int):
+    if (isinstance(value, bool) and name != "insecure") or not isinstance(value, str | int):
         raise InvalidInputError(f"{where}: {name} is {value!r}, expected text or a whole number")
     try:
         return _PARSERS[name](value)
@@ -217,10 +302,11 @@ def load_settings(
         environment: usually `os.environ`; `GEOSTORE_STORE` sets `store`, and so on. Empty
             values and names that are no setting are ignored: the environment is shared.
         config_file: a TOML file of settings; without it `GEOSTORE_CONFIG` names one. A
-            relative `store` in it is relative to the file.
+            relative `store` or TLS file in it is relative to it.
 
     Raises:
-        InvalidInputError: an unknown name in flags or file, or a value that cannot be.
+        InvalidInputError: an unknown name in flags or file, a value that cannot be, or a
+            certificate without its key. Whether TLS files are there is seen when they are used.
         NotFoundError: the configuration file is not there.
     """
     environment = environment or {}
@@ -234,6 +320,7 @@ def load_settings(
         store = parse_target(str(chosen["store"])) if "store" in chosen else None
         if store is not None and store.path is not None:
             chosen["store"] = str(path.parent / store.path)
+        chosen |= {name: str(path.parent / str(chosen[name])) for name in _FILES if name in chosen}
     for name in SETTING_NAMES:
         variable = ENVIRONMENT_PREFIX + name.upper()
         if environment.get(variable):

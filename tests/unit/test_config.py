@@ -4,7 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from geostore.config import HostPort, Settings, Target, load_settings, parse_bytes, parse_target
+from geostore.config import (
+    HostPort,
+    Settings,
+    Target,
+    load_settings,
+    parse_bytes,
+    parse_listen,
+    parse_target,
+)
 from geostore.errors import InvalidInputError, NotFoundError
 
 
@@ -90,6 +98,10 @@ def test_what_is_no_setting_of_ours_in_the_environment_is_ignored() -> None:
     [
         ("stor = 'x'", "'stor' is not a setting; expected one of store, workers"),
         ("workers = 0", "1..1024"),
+        ("insecure = 'perhaps'", "expected true or false"),
+        ("insecure = 1.0", "insecure is 1.0"),
+        ("tls_ca = ''", "expected a path"),
+        ("tls_ca = true", "tls_ca is True, expected text"),
         ("workers = true", "expected text or a whole number"),
         ("workers = 1.5", "expected text or a whole number"),
         ("format = 'xml'", "table, jsonl, csv"),
@@ -138,3 +150,82 @@ def test_sizes(text: str | int, size: int) -> None:
 def test_sizes_that_are_none(text: str) -> None:
     with pytest.raises(InvalidInputError):
         parse_bytes(text)
+
+
+# ---------------------------------------------------------------- addresses
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:7440", HostPort("127.0.0.1", 7440)),
+        ("node-1.example:0", HostPort("node-1.example", 0)),
+        ("[::]:65535", HostPort("::", 65535)),
+        (" 0.0.0.0:1 ", HostPort("0.0.0.0", 1)),
+    ],
+)
+def test_where_a_node_listens(text: str, address: HostPort) -> None:
+    assert parse_listen(text) == address
+    assert parse_listen(str(address)) == address
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", ":7440", "host", "host:", "host:65536", "host:-1", "::1:80", "a b:1", "h:1/x", "h:\u0667"],
+)
+def test_where_no_node_can_listen(text: str) -> None:
+    with pytest.raises(InvalidInputError, match=r"expected HOST:PORT with a port of 0\.\.65535"):
+        parse_listen(text)
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "127.9.9.9", "::1", "0:0:0:0:0:0:0:1", "LocalHost", "::ffff:127.0.0.1"]
+)
+def test_loopback_is_this_machine_only(host: str) -> None:
+    assert HostPort(host, 1).is_loopback
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["0.0.0.0", "::", "10.0.0.1", "128.0.0.1", "::ffff:10.0.0.1", "localhost.example", "127"],
+)
+def test_what_others_may_reach_is_no_loopback(host: str) -> None:
+    assert not HostPort(host, 1).is_loopback
+
+
+# ---------------------------------------------------------------- TLS
+
+
+def test_tls_files_come_by_flag_variable_and_file(tmp_path: Path) -> None:
+    file = tmp_path / "geostore.toml"
+    file.write_text('tls_ca = "ca.pem"\ntls_cert = "/etc/n1.pem"\ntls_key = "keys/n1.pem"\n')
+    settings = load_settings(config_file=file)
+    assert settings.tls_ca == str(tmp_path / "ca.pem")
+    assert (settings.tls_cert, settings.tls_key) == (
+        "/etc/n1.pem",
+        str(tmp_path / "keys" / "n1.pem"),
+    )
+    environment = {"GEOSTORE_TLS_CA": "of-variable.pem", "GEOSTORE_TLS_KEY": "~/k.pem"}
+    settings = load_settings({"tls_cert": "flag.pem"}, environment=environment, config_file=file)
+    assert (settings.tls_ca, settings.tls_cert) == ("of-variable.pem", "flag.pem")
+    assert settings.tls_key == str(Path.home() / "k.pem")
+
+
+@pytest.mark.parametrize(("given", "missing"), [("tls_cert", "tls_key"), ("tls_key", "tls_cert")])
+def test_a_certificate_and_its_key_go_together(given: str, missing: str) -> None:
+    says = f"{given} 'x.pem' is given without {missing}.*--{missing.replace('_', '-')}"
+    with pytest.raises(InvalidInputError, match=says):
+        load_settings(environment={f"GEOSTORE_{given.upper()}": "x.pem"})
+
+
+def test_plaintext_beyond_this_machine_must_be_asked_for(tmp_path: Path) -> None:
+    assert load_settings().insecure is False
+    file = tmp_path / "geostore.toml"
+    file.write_text("insecure = true\n")
+    assert load_settings(config_file=file).insecure is True
+    environment = {"GEOSTORE_INSECURE": "0"}
+    assert load_settings(environment=environment, config_file=file).insecure is False
+    assert load_settings({"insecure": True}, environment=environment).insecure is True
+    assert load_settings({"insecure": None}, environment={"GEOSTORE_INSECURE": "on"}).insecure
+    with pytest.raises(InvalidInputError, match="variable GEOSTORE_INSECURE: switch 'maybe'"):
+        load_settings(environment={"GEOSTORE_INSECURE": "maybe"})
