@@ -1,0 +1,205 @@
+"""Which slots could hold a tile that a query asks for: only their nodes are asked.
+
+A tile lies in the slot of its placement key, the first characters of its geocode. A cell matches
+a region exactly if one of the cells under it does (see `geostore.grid.region`), so the slots of
+an answer are those of the placement keys whose own cells match: nothing is missed, and no slot
+is named without such a key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from geostore.grid import Region, Scheme, scheme
+from geostore.query import Query
+from geostore.ring import SLOTS_TOTAL, slot_of
+from geostore.types import DatasetDefinition, SchemeName
+
+__all__ = ["KEYS_ALL", "slots_matching"]
+
+KEYS_ALL: Final = 1 << 17
+"""So many keys are taken to hit all slots, unhashed: 4096 exp(-32) slots would be missed."""
+
+_KEYS_HASHED: Final = 256  # between two looks at whether to stop
+_CELLS_WALKED: Final = 64  # whose children are looked at together
+_CANDIDATES_MAX: Final = 2048  # cells that are tested at once, without a walk
+_WALK_BITS: Final = 4  # a step of the walk goes down at least so many bits
+
+Integers = npt.NDArray[np.int64]
+Cells = tuple[Integers, Integers]
+"""(columns, rows) of cells of one length."""
+IsEnough = Callable[[set[int]], bool]
+
+
+class _AllSlots(Exception):  # noqa: N818  # a way out of the walk, no error
+    """Every slot, or one slot of everyone that could be asked, is hit."""
+
+
+def slots_matching(
+    query: Query,
+    definitions: Sequence[DatasetDefinition],
+    *,
+    is_enough: IsEnough | None = None,
+) -> frozenset[int] | None:
+    """The slots that could hold a tile which matches the query's place; None: all of them.
+
+    Datasets that are not complete have no tiles. `is_enough` is told the slots found so far now
+    and then, and ends the search, with None, when it says so: where every node is going to be
+    asked anyway it does not matter which of their slots match. At most KEYS_ALL keys are hashed
+    a scheme and placement length, whatever the region.
+    """
+    found: set[int] = set()
+    places: dict[tuple[SchemeName, int, str], None] = {}
+    for definition in definitions:
+        if query.datasets is None or definition.name in query.datasets:
+            key = _place(query, definition)
+            if key is not None:
+                places[key] = None
+    try:
+        for name, placement, prefix in places:
+            for keys in _placement_keys(query.region, name, placement, prefix):
+                _hash_into(found, keys, is_enough)
+    except _AllSlots:
+        return None
+    return frozenset(found)
+
+
+def _place(query: Query, definition: DatasetDefinition) -> tuple[SchemeName, int, str] | None:
+    """What a dataset's part of the search depends on; None: it has no tile to find."""
+    if not definition.is_complete:
+        return None
+    assert definition.length is not None
+    assert definition.placement is not None
+    prefix = query.geocode or ""
+    too_long = len(prefix) > definition.length
+    too_short = bool(prefix) and not query.recursive and len(prefix) < definition.length
+    if too_long or too_short or not set(prefix) <= set(scheme(definition.scheme).alphabet):
+        return None
+    return definition.scheme, definition.placement, prefix
+
+
+def _hash_into(found: set[int], keys: Sequence[str], is_enough: IsEnough | None) -> None:
+    for start in range(0, len(keys), _KEYS_HASHED):
+        found.update(map(slot_of, keys[start : start + _KEYS_HASHED]))
+        if len(found) == SLOTS_TOTAL or (is_enough is not None and is_enough(found)):
+            raise _AllSlots
+
+
+def _placement_keys(
+    region: Region | None, name: SchemeName, placement: int, prefix: str
+) -> Iterator[list[str]]:
+    """The placement keys under `prefix`, or around it, whose cells match; each once.
+
+    Raises _AllSlots: there are more than KEYS_ALL.
+    """
+    grid = scheme(name)
+    if len(prefix) >= placement:
+        if region is None or region.matches(grid, prefix):
+            yield [prefix[:placement]]
+        return
+    if region is None:
+        yield list(_keys_under(name, placement, prefix))
+        return
+    candidates = _cells_near(grid, region, placement)
+    if candidates is not None:
+        yield from _tested(grid, region, placement, prefix, candidates)
+        return
+    certain = 0
+    for level, cells in _walk(grid, region, placement, prefix):
+        certain += len(cells[0]) << _bits_between(grid, level, placement)
+        if certain > KEYS_ALL:
+            raise _AllSlots
+        yield grid.geocodes_at(*_descendants(grid, cells, level, placement), placement).tolist()
+
+
+@lru_cache(maxsize=16)
+def _keys_under(name: SchemeName, placement: int, prefix: str) -> tuple[str, ...]:
+    grid = scheme(name)
+    if 1 << _bits_between(grid, len(prefix), placement) > KEYS_ALL:
+        raise _AllSlots
+    column, row = grid.cell_index(prefix)
+    cells = _descendants(grid, (np.array([column]), np.array([row])), len(prefix), placement)
+    return tuple(grid.geocodes_at(*cells, placement).tolist())
+
+
+def _bits_between(grid: Scheme, level: int, below: int) -> int:
+    """A cell of length `level` has two to this power cells of length `below`."""
+    return sum(grid.bits(below)) - sum(grid.bits(level))
+
+
+def _cells_near(grid: Scheme, region: Region, length: int) -> Cells | None:
+    """All cells in or beside the boxes around a region; None: too many to test each.
+
+    What most queries need, small places, without a walk from the root.
+    """
+    columns, _ = grid.grid_size(length)
+    extent = grid.bounds("")
+    numbers: set[int] = set()
+    for box in region.bboxes:
+        if box.north < extent.south or box.south > extent.north:
+            continue
+        lat = np.clip([box.north, box.south], extent.south, extent.north)
+        # 180 degrees is -180 to the grid: the box's east edge there is the last column's.
+        (west, east), (top, bottom) = grid.locate_many([box.west, box.east], lat, length)
+        if box.east == 180.0:
+            east = columns - 1
+        wide, high = int(east - west) + 1, int(bottom - top) + 1
+        if wide < 1 or wide * high > _CANDIDATES_MAX:
+            return None
+        column = np.arange(west, east + 1)[None, :]
+        row = np.arange(top, bottom + 1)[:, None]
+        numbers.update((row * columns + column).reshape(-1).tolist())
+        if len(numbers) > _CANDIDATES_MAX:
+            return None
+    each = np.array(sorted(numbers), dtype=np.int64)
+    return each % columns, each // columns
+
+
+def _tested(
+    grid: Scheme, region: Region, placement: int, prefix: str, cells: Cells
+) -> Iterator[list[str]]:
+    """The names of those cells that match and lie under `prefix`."""
+    matched = region.matches_cells(grid, *cells, placement)
+    names: list[str] = grid.geocodes_at(cells[0][matched], cells[1][matched], placement).tolist()
+    yield [name for name in names if name.startswith(prefix)]
+
+
+def _walk(grid: Scheme, region: Region, placement: int, prefix: str) -> Iterator[tuple[int, Cells]]:
+    """Cells under `prefix`, apart from each other, with their length: all keys under them match.
+
+    Depth first: where a few hundred keys tell that every node is asked, the rest of a long
+    coast is never looked at. The stack holds a step's children a level.
+    """
+    column, row = grid.cell_index(prefix)
+    stack: list[tuple[int, Cells]] = [(len(prefix), (np.array([column]), np.array([row])))]
+    while stack:
+        level, (columns, rows) = stack.pop()
+        if len(columns) > _CELLS_WALKED:
+            stack.append((level, (columns[_CELLS_WALKED:], rows[_CELLS_WALKED:])))
+            columns, rows = columns[:_CELLS_WALKED], rows[:_CELLS_WALKED]
+        below = level + 1
+        while below < placement and _bits_between(grid, level, below) < _WALK_BITS:
+            below += 1
+        cells = _descendants(grid, (columns, rows), level, below)
+        relation = region.cells_relation(grid, *cells, below)
+        whole = relation == 2 if below < placement else relation > 0
+        partial = (relation > 0) & ~whole
+        if partial.any():
+            stack.append((below, (cells[0][partial], cells[1][partial])))
+        if whole.any():
+            yield below, (cells[0][whole], cells[1][whole])
+
+
+def _descendants(grid: Scheme, cells: Cells, level: int, below: int) -> Cells:
+    """All cells of length `below` under cells of length `level`."""
+    (columns, rows), (columns_below, rows_below) = grid.grid_size(level), grid.grid_size(below)
+    wide, high = columns_below // columns, rows_below // rows
+    column = (cells[0] * wide)[:, None, None] + np.arange(wide)[None, None, :]
+    row = (cells[1] * high)[:, None, None] + np.arange(high)[None, :, None]
+    shape = (len(cells[0]), high, wide)
+    return np.broadcast_to(column, shape).reshape(-1), np.broadcast_to(row, shape).reshape(-1)
