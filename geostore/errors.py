@@ -14,12 +14,15 @@ __all__ = [
     "InvalidInputError",
     "MissingDependencyError",
     "NotFoundError",
+    "ProtocolVersionError",
     "ReadOnlyError",
+    "StaleRingError",
     "StorageFullError",
     "StoreFormatError",
     "StoreLockedError",
     "UnavailableError",
     "UnreadableSourceError",
+    "WrongClusterError",
 ]
 
 
@@ -63,6 +66,18 @@ class StoreLockedError(ConflictError):
     code = "store_locked"
 
 
+class WrongClusterError(ConflictError):
+    """The node belongs to another cluster than the caller."""
+
+    code = "wrong_cluster"
+
+
+class ProtocolVersionError(ConflictError):
+    """The node speaks another version of the protocol than the caller."""
+
+    code = "protocol_version"
+
+
 class UnavailableError(GeostoreError):
     """Not now: the same call may work later (`retry_after_s` where that is known)."""
 
@@ -83,6 +98,19 @@ class ReadOnlyError(UnavailableError):
     """The store was opened read-only, or went read-only after a failed fsync."""
 
     code = "read_only"
+
+
+class StaleRingError(UnavailableError):
+    """Caller and node hold rings of different epochs: whose is older asks for the newer one."""
+
+    code = "stale_ring"
+
+    def __init__(
+        self, message: str, *, epoch: int | None = None, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.epoch = epoch
+        """The answering node's."""
 
 
 class CorruptDataError(GeostoreError):

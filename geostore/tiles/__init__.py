@@ -9,6 +9,7 @@ from geostore.tiles.decode import decode_into
 from geostore.tiles.encode import encode_tile
 from geostore.tiles.file import FORMAT_VERSION, TileFile
 from geostore.tiles.layout import TilePixels, block_shape, fill_value, make_schema
+from geostore.tiles.parse import parse_tile
 
 __all__ = [
     "CODEC_SETTINGS",
@@ -21,4 +22,5 @@ __all__ = [
     "encode_tile",
     "fill_value",
     "make_schema",
+    "parse_tile",
 ]

@@ -12,46 +12,26 @@ The bytes, in file order (all of it inside an uncompressed zip archive whose CRC
 from __future__ import annotations
 
 import errno
-import json
 import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, get_args
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from geostore.errors import (
-    CorruptDataError,
-    GeostoreError,
-    NotFoundError,
-    UnavailableError,
-)
-from geostore.tiles.codec import CODEC_SETTINGS
+from geostore.errors import CorruptDataError, NotFoundError, UnavailableError
 from geostore.tiles.decode import decode_into
-from geostore.tiles.layout import BAND_PIXELS_MAX, BLOCK_SIZE_MAX
-from geostore.tiles.metadata import meta_from_json
-from geostore.tiles.trailer import FORMAT_NAME, FORMAT_VERSION, TRAILER_BYTES, Trailer
-from geostore.types import BLOCK_DTYPE, SchemeName, TileMeta
+from geostore.tiles.parse import check_head_span, parse_head
+from geostore.tiles.trailer import FORMAT_VERSION, TRAILER_BYTES, Trailer
+from geostore.types import TileMeta
 
 __all__ = ["FORMAT_VERSION", "TileFile"]
 
-HEAD_BYTES_MAX = 256 << 20
-"""More is no tile file: a cell of 65,000 blocks has a head of some 10 MB."""
 _TAIL_BYTES = 1024
-# What reading JSON of another shape, and the types' own checks, may raise.
-_NOT_METADATA = (
-    AttributeError,
-    GeostoreError,
-    KeyError,
-    OverflowError,
-    RecursionError,
-    TypeError,
-    ValueError,
-)
 _PIECE_BYTES = 1 << 20
 
 
@@ -102,7 +82,7 @@ class TileFile:
             tail = _pread(descriptor, size - tail_bytes, tail_bytes, path)
             trailer = Trailer.parse(tail, str(path))
             head = _read_head(descriptor, size, trailer, path)
-            meta, blocks = _parse_head(head, size, trailer, path)
+            meta, blocks = parse_head(head, size, trailer, str(path))
         except BaseException:
             os.close(descriptor)
             raise
@@ -223,82 +203,5 @@ def _pread(descriptor: int, offset: int, length: int, path: Path) -> bytes:
 
 
 def _read_head(descriptor: int, size: int, trailer: Trailer, path: Path) -> bytes:
-    if trailer.head_bytes > min(size, HEAD_BYTES_MAX) or max(
-        trailer.meta.stop, trailer.table.stop
-    ) > (trailer.head_bytes):
-        raise CorruptDataError(
-            f"{path}: its trailer places {trailer.head_bytes} bytes of metadata in a file of"
-            f" {size} bytes"
-        )
-    head = _pread(descriptor, 0, trailer.head_bytes, path)
-    if xxhash.xxh3_64_intdigest(head) != trailer.head_checksum:
-        raise CorruptDataError(f"{path}: its metadata fails its XXH3-64 checksum")
-    return head
-
-
-def _parse_head(
-    head: bytes, size: int, trailer: Trailer, path: Path
-) -> tuple[TileMeta, npt.NDArray[np.void]]:
-    """Metadata and block table, checked against each other and the file's size.
-
-    The checksums only show that nobody changed the file by accident: a hostile one gets
-    through them and must be stopped here, before sizes it declares are believed.
-    """
-    try:
-        root = json.loads(head[trailer.meta.offset : trailer.meta.stop])[FORMAT_NAME]
-        meta = meta_from_json(root["meta"])
-        expected = _count_blocks(meta)
-    except _NOT_METADATA as error:
-        raise CorruptDataError(
-            f"{path}: its metadata is not a tile's: {type(error).__name__} {error}"
-        ) from None
-    if 2 * expected * BLOCK_DTYPE.itemsize != trailer.table.length:
-        raise CorruptDataError(
-            f"{path}: a block table of {trailer.table.length} bytes, expected"
-            f" {2 * expected * BLOCK_DTYPE.itemsize}"
-        )
-    blocks = np.frombuffer(head, BLOCK_DTYPE, 2 * expected, trailer.table.offset)
-    stored = blocks[blocks["length"] > 0]
-    end = size - TRAILER_BYTES
-    starts, lengths = stored["offset"], stored["length"].astype(np.uint64)
-    if (
-        (starts < trailer.head_bytes).any()
-        or (starts > end).any()
-        or (lengths > np.uint64(end) - starts).any()
-    ):
-        raise CorruptDataError(f"{path}: its block table points outside the file's blocks")
-    return meta, blocks
-
-
-def _count_blocks(meta: TileMeta) -> int:
-    """Data blocks of the schema.
-
-    Raises:
-        ValueError: metadata that no tile has.
-    """
-    schema, key = meta.schema, meta.key
-    texts: list[object] = [key.dataset_id, key.scene, key.version, key.geocode, meta.dataset]
-    texts += [group.name for group in schema.groups]
-    texts += [band.name for band in schema.bands]
-    mappings = (meta.definition, meta.properties)
-    if not (
-        all(isinstance(text, str) for text in texts)
-        and all(isinstance(mapping, dict) for mapping in mappings)
-        and schema.codec in CODEC_SETTINGS
-        and schema.scheme in get_args(SchemeName)
-        and len(meta.statistics) == len(schema.bands)
-    ):
-        raise ValueError("names, codec or statistics that no tile has")
-    for group in schema.groups:
-        numbers = (group.height, group.width, group.block_height, group.block_width)
-        if not all(type(number) is int for number in numbers):
-            raise ValueError(f"group {group.name!r} of {numbers} pixels")
-        if any(np.dtype(band.dtype).name != band.dtype for band in group.bands):
-            raise ValueError(f"group {group.name!r}: a dtype by another name than numpy's")
-        if not (
-            0 < group.block_height <= min(group.height, BLOCK_SIZE_MAX)
-            and 0 < group.block_width <= min(group.width, BLOCK_SIZE_MAX)
-            and group.height * group.width <= BAND_PIXELS_MAX
-        ):
-            raise ValueError(f"group {group.name!r} of {numbers} pixels")
-    return schema.data_blocks_total
+    check_head_span(size, trailer, str(path))
+    return _pread(descriptor, 0, trailer.head_bytes, path)
