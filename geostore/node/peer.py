@@ -38,6 +38,13 @@ class Peer(Protocol):
         """
         ...
 
+    def missing_cells(self, call: CallContext, request: PublishRequest) -> tuple[str, ...]:
+        """Those of `request.cells` that are neither staged nor published here.
+
+        What a scene's home asks before it decides: only durable tiles are committed.
+        """
+        ...
+
     def publish_scene(self, call: CallContext, request: PublishRequest) -> None:
         """One catalog transaction; done again it changes nothing.
 

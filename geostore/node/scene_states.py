@@ -185,6 +185,7 @@ def _begun(record: SceneRecord | None, event: Begin) -> SceneRecord:
         state=SceneState.STAGING,
         staging_version=event.version,
         staging_cells=tuple(sorted(set(cells))),
+        attempt=record.attempt + 1,
         path=record.path if served else event.path,
         reader=record.reader if served else event.reader,
     )

@@ -45,6 +45,9 @@ class SceneRecord:
     staging_version: str | None = None
     staging_cells: tuple[str, ...] = ()
     """Every cell that the attempt may have put (a superset: the footprint's covering)."""
+    attempt: int = 0
+    """Counts the scene's attempts: what nodes are told carries it, so that a late message of
+    an older attempt is known."""
     path: str = ""
     reader: str = ""
     bytes: int = 0

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -77,7 +78,7 @@ def test_an_abort_clears_and_the_old_version_stays_served() -> None:
     assert (record.state, record.version) == (SceneState.ABORTED, None)
     record = advance(advance(published(), begin("v2", replace=True)), Abort())
     assert demand(record) == Clear(version="v2", cells=("a", "b"))
-    assert advance(record, Cleared()) == published()
+    assert advance(record, Cleared()) == replace(published(), attempt=2)
 
 
 def test_what_is_decided_cannot_be_aborted() -> None:
@@ -116,8 +117,6 @@ def test_a_commit_must_fit_its_attempt() -> None:
 
 
 def test_lost_cells_are_put_back_by_the_same_version() -> None:
-    from dataclasses import replace
-
     record = replace(published("v1", ("a", "b", "c")[:2]), cells=("a",), lost_cells=("b",))
     assert not is_unchanged(record, "v1")
     attempt = advance(record, begin("v1", ("a", "b", "c")))
@@ -126,7 +125,7 @@ def test_lost_cells_are_put_back_by_the_same_version() -> None:
     # Given up, only what was lost is cleared, never what is served.
     aborted = advance(attempt, Abort())
     assert demand(aborted) == Clear(version="v1", cells=("b",))
-    assert advance(aborted, Cleared()) == record
+    assert advance(aborted, Cleared()) == replace(record, attempt=2)
     repaired = advance(attempt, commit("v1", ("a", "b")))
     assert (repaired.cells, repaired.lost_cells) == (("a", "b"), ())
     assert demand(repaired) == Publish(version="v1", replaced_version=None)
