@@ -4,7 +4,7 @@ Who answers a query (a catalog, a backend, a node) applies what is defined here,
 of them answer alike.
 """
 
-from geostore.query.explain import Explain, ExplainStep
+from geostore.query.explain import Explain, ExplainNode, ExplainStep
 from geostore.query.leaf import LeafQuery
 from geostore.query.merge import limit_batches, merge_batches
 from geostore.query.order import Cursor, OrderKey, count_until, order_key, sort_batch
@@ -14,6 +14,7 @@ from geostore.query.value import PercentRange, Query, SortKey
 __all__ = [
     "Cursor",
     "Explain",
+    "ExplainNode",
     "ExplainStep",
     "LeafQuery",
     "OrderKey",

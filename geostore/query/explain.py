@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-__all__ = ["Explain", "ExplainStep"]
+__all__ = ["Explain", "ExplainNode", "ExplainStep"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +23,19 @@ class ExplainStep:
     """What the planner expected to be left after the step."""
     actual_rows: int | None = None
     """What was left."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExplainNode:
+    """What one node of a cluster was asked, and what came."""
+
+    name: str
+    slots: int
+    """How many slots it was asked about."""
+    rows: int
+    """How many of its rows were taken; more than came out, where a limit cut them."""
+    error: str | None = None
+    """Why it failed and others were asked in its place."""
 
 
 @dataclass(slots=True)
@@ -44,6 +57,10 @@ class Explain:
     rows_matched: int | None = None
     nodes_asked: list[str] = field(default_factory=list)
     nodes_skipped: list[str] = field(default_factory=list)
+    nodes: list[ExplainNode] = field(default_factory=list)
+    """Of a cluster: the nodes asked, in the ring's order."""
+    slots_matched: int | None = None
+    """Of a cluster: slots that were asked about, each at one node."""
     stages_ms: dict[str, float] = field(default_factory=dict)
     """Milliseconds by stage, in the order the stages first ran."""
 
@@ -74,8 +91,38 @@ class Explain:
             )
         )
 
+    def absorb(self, part: Explain) -> None:
+        """Adds what a node said of its share of the answer.
+
+        Rows add up; steps are one where they do the same. Nodes work at once, so a stage took
+        as long as at the slowest.
+        """
+        self.predicates.update(part.predicates)
+        for name, rows in part.considered.items():
+            self.considered[name] = self.considered.get(name, 0) + rows
+        if part.structure is not None:
+            same = self.structure in (None, part.structure)
+            self.structure = part.structure if same else "several"
+        self.rows_total = _sum(self.rows_total, part.rows_total)
+        self.rows_matched = _sum(self.rows_matched, part.rows_matched)
+        places = {(step.action, step.subject): i for i, step in enumerate(self.steps)}
+        for step in part.steps:
+            place = places.get((step.action, step.subject))
+            if place is None:
+                self.steps.append(step)
+            else:
+                known = self.steps[place]
+                self.steps[place] = ExplainStep(
+                    action=step.action,
+                    subject=step.subject,
+                    estimated_rows=_sum(known.estimated_rows, step.estimated_rows),
+                    actual_rows=_sum(known.actual_rows, step.actual_rows),
+                )
+        for name, ms in part.stages_ms.items():
+            self.stages_ms[name] = max(self.stages_ms.get(name, 0.0), ms)
+
     def to_json(self) -> dict[str, Any]:
-        return {
+        value: dict[str, Any] = {
             "predicates": dict(self.predicates),
             "structure": self.structure,
             "considered": dict(self.considered),
@@ -94,6 +141,10 @@ class Explain:
             "nodes_skipped": list(self.nodes_skipped),
             "stages_ms": {name: round(ms, 3) for name, ms in self.stages_ms.items()},
         }
+        if self.slots_matched is not None:  # a store without a ring has neither
+            value["slots_matched"] = self.slots_matched
+            value["nodes"] = [asdict(node) for node in self.nodes]
+        return value
 
     def __str__(self) -> str:
         return self.to_text()
@@ -120,10 +171,22 @@ class Explain:
             asked = ", ".join(self.nodes_asked) or "none"
             skipped = ", ".join(self.nodes_skipped) or "none"
             lines.append(f"nodes asked: {asked}; skipped: {skipped}")
+        if self.slots_matched is not None:
+            lines.append(f"slots asked about: {self.slots_matched:,}")
+            width = max((len(node.name) for node in self.nodes), default=0)
+            for node in self.nodes:
+                failed = "" if node.error is None else f"  failed: {node.error}"
+                lines.append(
+                    f"  {node.name:<{width}}  {node.slots:>5,} slots  {node.rows:>9,} rows{failed}"
+                )
         if self.stages_ms:
             spent = ", ".join(f"{name} {ms:.2f}" for name, ms in self.stages_ms.items())
             lines.append(f"ms: {spent}")
         return "\n".join(lines)
+
+
+def _sum(first: int | None, second: int | None) -> int | None:
+    return second if first is None else first if second is None else first + second
 
 
 def _rows_text(step: ExplainStep) -> str:

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from geostore.query import Explain
+from geostore.query import Explain, ExplainNode
 
 TEXT = """\
 query
@@ -69,3 +69,46 @@ def test_a_stage_that_fails_is_still_timed() -> None:
     with pytest.raises(ZeroDivisionError), explain.stage("walk"):
         _ = 1 / 0
     assert explain.stages_ms == {"walk": 1000.0}
+
+
+CLUSTER_TEXT = """\
+query
+  all tiles
+plan
+matched 7 tiles
+nodes asked: a, bb; skipped: c
+slots asked about: 1,366
+  a   1,366 slots          7 rows
+  bb      0 slots          0 rows  failed: gone"""
+
+
+def test_a_cluster_lists_its_nodes() -> None:
+    explain = Explain(rows_matched=7, nodes_asked=["a", "bb"], nodes_skipped=["c"])
+    explain.slots_matched = 1366
+    explain.nodes.append(ExplainNode(name="a", slots=1366, rows=7))
+    explain.nodes.append(ExplainNode(name="bb", slots=0, rows=0, error="gone"))
+    assert explain.to_text() == CLUSTER_TEXT
+    value = json.loads(json.dumps(explain.to_json()))
+    assert value["slots_matched"] == 1366
+    assert value["nodes"][1] == {"name": "bb", "slots": 0, "rows": 0, "error": "gone"}
+    assert "nodes" not in Explain().to_json()
+
+
+def test_parts_of_nodes_add_up() -> None:
+    total = Explain()
+    for structure, stage_ms in (("time", 5.0), ("cloud", 3.0)):
+        part = Explain(rows_total=10, rows_matched=4, structure=structure)
+        part.predicates["time"] = "overlaps 2018"
+        part.considered.update(time=9, cloud=20)
+        part.add("walk", structure, estimated_rows=6, actual_rows=5)
+        part.add("filter", "cloud", actual_rows=4)
+        part.stages_ms["select"] = stage_ms
+        total.absorb(part)
+    assert (total.rows_total, total.rows_matched, total.structure) == (20, 8, "several")
+    assert total.considered == {"time": 18, "cloud": 40}
+    assert [(step.action, step.subject, step.actual_rows) for step in total.steps] == [
+        ("walk", "time", 5),
+        ("filter", "cloud", 8),
+        ("walk", "cloud", 5),
+    ]
+    assert total.stages_ms == {"select": 5.0}
