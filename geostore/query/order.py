@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from geostore.errors import InvalidInputError
-from geostore.query.value import SortKey
+from geostore.query.identity import object_runs
+from geostore.query.value import GEOCODE_LENGTH_MAX, SortKey
 from geostore.types import NULL_TIME, RowBatch
 
 __all__ = [
@@ -68,25 +69,63 @@ def primary_keys(
     return np.where(np.isnan(keys), np.float32(np.inf), keys)
 
 
-def _text_ranks(column: npt.NDArray[np.object_]) -> npt.NDArray[np.int64]:
-    """Dense ranks of a column of str."""
-    distinct = sorted(set(column.tolist()))
-    ranks = {text: rank for rank, text in enumerate(distinct)}
-    return np.fromiter((ranks[text] for text in column), dtype=np.int64, count=len(column))
+def _text_ranks(column: npt.NDArray[np.object_]) -> tuple[npt.NDArray[np.int64], int]:
+    """Dense ranks of a column of str, and how many there are.
+
+    Values are interned, so each distinct object is looked at once, not each row.
+    """
+    starts, ids = object_runs(column)
+    _, firsts, inverse = np.unique(ids, return_index=True, return_inverse=True)
+    values = column[starts[firsts]].tolist()
+    order = {text: rank for rank, text in enumerate(sorted(set(values)))}
+    ranks = np.fromiter((order[text] for text in values), dtype=np.int64, count=len(values))
+    return np.repeat(ranks[inverse], np.diff(starts, append=len(column))), len(order)
+
+
+def _geocode_keys(column: npt.NDArray[np.object_]) -> list[npt.NDArray[Any]]:
+    """Keys of the geocodes' order for lexsort: eight characters a number.
+
+    Geocodes differ from row to row and are short, so their characters are compared, not
+    their ranks. A zero byte pads the shorter, which then comes first, as str has it.
+    """
+    texts = column.tolist()
+    joined = "".join(texts)
+    length = max(map(len, texts), default=0)
+    if not joined.isascii() or "\0" in joined or length > GEOCODE_LENGTH_MAX:
+        return [_text_ranks(column)[0]]
+    words = max(1, -(-length // 8))
+    padded = np.array(texts, dtype=f"S{8 * words}").view(">u8").reshape(-1, words)
+    return [np.ascontiguousarray(padded[:, word], np.uint64) for word in reversed(range(words))]
+
+
+def _rank_keys(columns: tuple[npt.NDArray[np.object_], ...]) -> list[npt.NDArray[Any]]:
+    """Keys of text columns for lexsort, the first column the most significant.
+
+    Ranks are small, so several columns fit one int64; a column of one value decides nothing.
+    """
+    keys: list[npt.NDArray[Any]] = []
+    packed, room = None, 1
+    for column in columns:
+        ranks, count = _text_ranks(column)
+        if count <= 1:
+            continue
+        if packed is None:
+            packed, room = ranks, count
+        elif room * count > np.iinfo(np.int64).max:
+            keys.append(packed)
+            packed, room = ranks, count
+        else:
+            packed, room = packed * count + ranks, room * count
+    if packed is not None:
+        keys.append(packed)
+    return keys[::-1]
 
 
 def sort_positions(batch: RowBatch, sort: SortKey | None = None) -> npt.NDArray[np.intp]:
     """The permutation that puts `batch` in order. O(n log n)."""
-    keys: list[npt.NDArray[Any]] = [
-        _text_ranks(column)
-        for column in (
-            batch.dataset_id,
-            batch.version,
-            batch.scene,
-            batch.geocode,
-            batch.dataset,
-        )
-    ]
+    keys = _rank_keys((batch.scene, batch.version, batch.dataset_id))
+    keys += _geocode_keys(batch.geocode)
+    keys += _rank_keys((batch.dataset,))
     keys.append(time_keys(batch.time_us))
     primary = primary_keys(sort, batch.time_us, batch.cloud_cover, batch.pixel_coverage)
     if primary is not None:

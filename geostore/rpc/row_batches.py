@@ -47,6 +47,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geostore.errors import CorruptDataError, InvalidInputError
+from geostore.query.identity import object_runs
 from geostore.rpc.schema_texts import schema_of, schema_text
 from geostore.types import RowBatch, TileSchema
 
@@ -95,23 +96,6 @@ class _FullError(Exception):
     """A dictionary has no room: begin anew."""
 
 
-class _Addresses:
-    """An object column's pointers, as numpy's array interface describes memory.
-
-    numpy will not view objects as integers itself. `id(value)` of each row would give the
-    same numbers at thirty times the time.
-    """
-
-    def __init__(self, column: npt.NDArray[np.object_]) -> None:
-        self.column = column  # kept alive by the array that is made of this
-        self.__array_interface__ = {
-            "version": 3,
-            "shape": column.shape,
-            "typestr": np.dtype(np.intp).str,
-            "data": (column.ctypes.data, True),
-        }
-
-
 class _Outgoing:
     """One column's entries, as sent so far."""
 
@@ -126,14 +110,11 @@ class _Outgoing:
         """A code a row, or one code where all rows have the same."""
         if len(self._kept) > 2 * ENTRIES_MAX:
             self._by_address, self._kept = {}, []
-        column = np.ascontiguousarray(column)
-        addresses = np.asarray(_Addresses(column))
-        if not len(addresses):
+        if not len(column):
             return np.empty(0, dtype=np.uint8)
         # Rows of a scene come in runs in most orders: a look-up a run, not a row.
-        starts = np.flatnonzero(addresses[1:] != addresses[:-1]) + 1
-        starts = np.concatenate([np.zeros(1, dtype=starts.dtype), starts])
-        found = list(map(self._by_address.get, addresses[starts].tolist()))
+        starts, addresses = object_runs(column)
+        found = list(map(self._by_address.get, addresses.tolist()))
         if None in found:
             found = [
                 self._code(column[start]) if code is None else code

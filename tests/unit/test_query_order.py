@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator
 from typing import get_args
 
+import numpy as np
 import pytest
 
 from geostore.errors import InvalidInputError
@@ -80,6 +81,28 @@ def test_order_keys_compare_as_rows_do(sort: SortKey | None) -> None:
         assert count_until(batch, keys[i], sort) == sum(key <= keys[i] for key in keys)
 
 
+GEOCODES = ["dq", "dqcjq", "dqcjqab", "9q8yyzzz", "9q8yyzzz0", "0320121032120312", "DQ", "d\0", "ü"]
+
+
+@pytest.mark.parametrize("sort", SORTS)
+@pytest.mark.parametrize("seed", range(12))
+def test_any_batch_sorts_as_its_order_keys_do(sort: SortKey | None, seed: int) -> None:
+    """Equal texts as one object and as several; geocodes of any length and kind."""
+    rng = random.Random(seed)
+    some = rng.sample(GEOCODES, rng.randint(1, len(GEOCODES)))
+    batch = make_batch(_entries(rng.choice([0, 1, 2, 90]), seed))
+    for row in range(len(batch)):
+        batch.geocode[row] = rng.choice(some)
+        for column in (batch.scene, batch.dataset_id, batch.dataset, batch.version):
+            if rng.random() < 0.4:
+                column[row] = "".join([*column[row]])  # equal, another object
+    keys = [order_key(batch, row, sort) for row in range(len(batch))]
+    ordered = sort_batch(batch, sort)
+    assert [order_key(ordered, row, sort) for row in range(len(batch))] == sorted(keys)
+    expected = sorted(range(len(batch)), key=keys.__getitem__)
+    assert ordered.row_id.tolist() == expected  # rows of one key stay as they lay
+
+
 @pytest.mark.parametrize("sort", [None, "time", "-time", "cloud", "-cloud"])
 def test_nulls_come_last_in_both_directions(sort: SortKey | None) -> None:
     entries = [
@@ -141,7 +164,7 @@ def test_a_merge_gives_what_one_sort_gives(sort: SortKey | None, limit: int | No
     parts: list[list[int]] = [[], [], [], []]
     for position in range(len(whole)):
         parts[rng.randrange(3)].append(position)  # the last stream stays empty
-    streams = [_pieces(whole.take(part), rng) for part in parts]
+    streams = [_pieces(whole.take(np.array(part, dtype=np.intp)), rng) for part in parts]
     merged = list(merge_batches(streams, sort, limit))
     assert all(len(batch) for batch in merged)
     found = [row for batch in merged for row in batch.row_id.tolist()]
