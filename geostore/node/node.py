@@ -30,6 +30,7 @@ from geostore.node.rebuilding import rebuild_catalog
 from geostore.node.records import SCENE_PREFIX
 from geostore.node.scene_writer import SceneWriter, read_scene_record
 from geostore.node.tile_files import TileFiles
+from geostore.node.tile_holder import TileHolder
 from geostore.node.verification import verify_store
 from geostore.query import Explain, Query
 from geostore.types import DatasetDefinition, EncodedTile, RowBatch, SceneRecord, TileKey
@@ -85,12 +86,13 @@ class Node:
         self._lock: WriterLock | None = None
         self._located: OrderedDict[TileKey, _Located] = OrderedDict()
         self._located_lock = threading.Lock()
+        self._holder: TileHolder | None = None
         self._is_closed = False
         self.identity = self._open_identity()
         self._files = TileFiles(self.directory, self.disk)
         self._open_catalog()
         if lock_now:
-            with self._writing():
+            with self.writing():
                 pass
 
     # ------------------------------------------------------------------ opening
@@ -191,12 +193,28 @@ class Node:
             raise InvalidInputError(f"store {self.directory.root} is closed")
 
     @property
+    def tile_holder(self) -> TileHolder:
+        """What this node does with tiles as a member of a ring."""
+        catalog = self.catalog
+        with self._write_lock:
+            if self._holder is None or self._holder.catalog is not catalog:
+                self._holder = TileHolder(
+                    catalog=catalog,
+                    directory=self.directory,
+                    disk=self.disk,
+                    files=self._files,
+                    datasets=self._datasets,
+                    writing=self.writing,
+                )
+            return self._holder
+
+    @property
     def is_writer(self) -> bool:
         """Whether this node holds the writer lock."""
         return self._lock is not None and self._lock.is_held
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def writing(self) -> Iterator[None]:
         """Holds off other threads and other processes; the first time, settles what is left.
 
         Raises:
@@ -269,17 +287,17 @@ class Node:
 
     def create_dataset(self, definition: DatasetDefinition) -> None:
         """See Backend.create_dataset."""
-        with self._writing():
+        with self.writing():
             self._datasets.create(definition)
 
     def replace_dataset(self, old: DatasetDefinition, new: DatasetDefinition) -> None:
         """See Backend.replace_dataset."""
-        with self._writing():
+        with self.writing():
             self._datasets.replace(old, new)
 
     def delete_dataset(self, name: str) -> int:
         """See Backend.delete_dataset."""
-        with self._writing():
+        with self.writing():
             self._scenes.forget_dataset(self._datasets.get(name).id)
             self._files.forget_handles()
             return self._datasets.delete(name)
@@ -298,14 +316,14 @@ class Node:
         reader: str = "",
     ) -> SceneRecord | None:
         """See Backend.begin_scene."""
-        with self._writing():
+        with self.writing():
             return self._scenes.begin(
                 definition, scene, version, cells, replace=replace, path=path, reader=reader
             )
 
     def put_tiles(self, tiles: Sequence[EncodedTile]) -> list[str]:
         """See Backend.put_tiles."""
-        with self._writing():
+        with self.writing():
             return self._scenes.put(tiles)
 
     def commit_scene(
@@ -319,7 +337,7 @@ class Node:
         properties: Mapping[str, Any] | None = None,
     ) -> None:
         """See Backend.commit_scene."""
-        with self._writing():
+        with self.writing():
             self._scenes.commit(
                 dataset_id,
                 scene,
@@ -331,7 +349,7 @@ class Node:
 
     def abort_scene(self, dataset_id: str, scene: str, version: str) -> None:
         """See Backend.abort_scene."""
-        with self._writing():
+        with self.writing():
             self._scenes.abort(dataset_id, scene, version)
 
     def scene_record(self, dataset_id: str, scene: str) -> SceneRecord | None:
@@ -446,7 +464,7 @@ class Node:
 
         Nothing else should use this Node meanwhile: its catalog is closed and opened again.
         """
-        with self._writing():
+        with self.writing():
             self._catalog.close()
             self._files.forget_handles()
             try:
