@@ -98,7 +98,7 @@ def owners_joined(
     """`owners` with one more node, the last of `zones`, which alone gains slots."""
     slots, copies = owners.shape
     newcomer = len(zones) - 1
-    firsts = _firsts_joined(owners[:, 0], newcomer, weights=weights, turn=turn)
+    firsts = _firsts_joined(owners, zones, weights=weights, turn=turn)
     widened = np.column_stack([owners, np.full(slots, newcomer)])
     if copies < replicas:  # nobody has to make room
         widened = np.column_stack([widened, np.full(slots, NOBODY)])
@@ -132,12 +132,20 @@ def owners_left(
     return settled - (settled > leaver)
 
 
-def _firsts_joined(first: Integers, newcomer: int, *, weights: Floats | None, turn: int) -> Bools:
+def _firsts_joined(
+    owners: Integers, zones: Integers, *, weights: Floats | None, turn: int
+) -> Bools:
     """The slots whose first replica the newcomer becomes, (slots,)."""
-    slots = len(first)
-    rows = np.arange(slots)
+    slots, copies = owners.shape
+    newcomer, first = len(zones) - 1, owners[:, 0]
     options = np.zeros((slots, newcomer + 1), dtype=np.bool_)
-    options[rows, first] = options[:, newcomer] = True
+    options[np.arange(slots), first] = options[:, newcomer] = True
+    in_zone = zones == zones[newcomer]
+    if fair_shares(zones, copies, slots)[newcomer] * np.count_nonzero(in_zone) < slots - 1:
+        # First there, it would push out the second of its own zone, which has its share to
+        # keep. (A zone that must be in every slot has no choice.)
+        seconds = np.flatnonzero(in_zone[owners[:, 1:]].any(axis=1))
+        options[seconds, first[seconds]] = False
     weighed = np.ones(slots) if weights is None else weights
     loads = _loads(first[:, None], newcomer + 1, weighed)
     loads[newcomer] = weighed.sum()

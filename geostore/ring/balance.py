@@ -14,10 +14,10 @@ Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
-TOLERANCE = 2e-4
+TOLERANCE = 1e-3
 """Weighed loads this close, as a share of the mean load, are even."""
 
-PASSES_MAX = 12
+PASSES_MAX = 8
 """Rounds over all pairs of nodes."""
 
 EXCHANGES_MAX = 64
