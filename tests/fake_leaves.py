@@ -97,6 +97,7 @@ class Leaf:
     streams: list[Rows] = field(default_factory=list)
     batches_read: int = 0
     on_call: Callable[[], None] = lambda: None
+    on_read: Callable[[], None] = lambda: None
 
     def own(self, leaf: LeafQuery) -> list[CatalogEntry]:
         held = set(self.ring().slots_of(self.node.id).tolist())
@@ -134,6 +135,7 @@ class Leaf:
             if number == fails_after:
                 raise self.error("broke off")
             self.batches_read += 1
+            self.on_read()
             yield found.take(slice(start, start + size))
         if fails_after is not None:
             raise self.error("broke off")

@@ -56,6 +56,16 @@ def test_all_nodes_are_at_work_before_the_first_is_read_and_we_come_last() -> No
     assert order == ["id1", "id2", "id0"]
 
 
+def test_our_own_rows_are_made_while_the_others_work() -> None:
+    cluster = cluster_of()
+    order: list[str] = []
+    for name, leaf in cluster.leaves.items():
+        leaf.on_read = lambda name=name: order.append(name)  # type: ignore[misc]
+    taken(cluster, Query())
+    assert order[0] == "id0"
+    assert len(order) == 3
+
+
 def test_first_rows_leave_before_the_last_node_is_done() -> None:
     cluster = cluster_of()
     rows = cluster.coordinator.query(CallContext(), Query(), batch_rows=4)
@@ -178,6 +188,27 @@ def test_each_replica_is_tried_once() -> None:
         assert len(asked) == len(set(asked))
 
 
+def test_a_failed_stream_is_closed_before_others_are_asked() -> None:
+    cluster = cluster_of(3, 2)
+    cluster.leaf(1).failures = [2]
+    seen: list[bool] = []
+
+    def resumed() -> None:
+        if len(cluster.leaf(0).calls) > 1:
+            seen.append(cluster.leaf(1).streams[0].is_closed)
+
+    cluster.leaf(0).on_call = resumed
+    taken(cluster, Query(), rows=5)
+    assert seen == [True]
+
+
+def test_a_replica_that_failed_for_other_slots_is_still_tried() -> None:
+    cluster = cluster_of(3, 2)
+    cluster.leaf(1).failures = [-1]
+    cluster.leaf(2).failures = [-1]
+    assert taken(cluster, Query()) == expected(Query())  # each fails once and works again
+
+
 def test_a_node_that_failed_is_the_last_to_be_tried_again() -> None:
     cluster = cluster_of(4, 3)
     for number in (1, 2):
@@ -269,8 +300,11 @@ def test_a_passed_deadline_asks_nobody() -> None:
     assert cluster.called() == set()
 
 
-def test_a_deadline_that_passes_is_not_the_nodes_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    cluster = cluster_of(3, 2)
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_deadline_that_passes_is_not_the_nodes_failure(
+    replicas: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = cluster_of(3, replicas)
     cluster.leaf(1).failures = [-1]
     now = [0.0]
     monkeypatch.setattr("geostore.types.cluster.time.monotonic", lambda: now[0])
