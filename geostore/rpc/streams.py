@@ -1,0 +1,233 @@
+"""Tiles, blocks and rows as streams of messages of about 1 MB, and what puts them together.
+
+Senders cut without copying more than a piece; receivers hold one tile or block at a time and
+believe no size that is declared before the bytes are there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from geostore.errors import InvalidInputError, UnavailableError
+from geostore.rpc.messages import key_from_wire, key_to_wire
+from geostore.rpc.transport import CHUNK_BYTES
+from geostore.rpc.v1 import common_pb2, node_pb2, store_pb2
+from geostore.tiles import parse_tile
+from geostore.types import EncodedTile, TileKey
+
+__all__ = [
+    "BLOCK_BYTES_MAX",
+    "TILE_BYTES_MAX",
+    "StoredBlock",
+    "block_messages",
+    "receive_tiles",
+    "tile_messages",
+    "wanted_blocks",
+]
+
+TILE_BYTES_MAX = 1 << 30
+"""A larger tile file is refused before its bytes are taken."""
+
+CALL_BYTES_MAX = 1 << 30
+"""All tiles of one call: a receiver stores them together, so it holds them together."""
+
+BLOCK_BYTES_MAX = 16 << 20
+"""No block is larger: 512 x 512 pixels of 8 bytes are 2 MB before compression."""
+
+TilesMessage = TypeVar("TilesMessage", store_pb2.PutTilesRequest, node_pb2.StageTilesRequest)
+
+
+def tile_messages(
+    kind: type[TilesMessage],
+    head: common_pb2.RequestHead,
+    tiles: Iterable[EncodedTile],
+    attempt: int,
+) -> Iterator[TilesMessage]:
+    """What a caller streams to put tiles: the first message has the head."""
+    first: common_pb2.RequestHead | None = head
+    for tile in tiles:
+        start: common_pb2.TileStart | None = common_pb2.TileStart(
+            key=key_to_wire(tile.meta.key),
+            checksum=tile.checksum,
+            size=len(tile.payload),
+            attempt=attempt,
+        )
+        for offset in range(0, max(1, len(tile.payload)), CHUNK_BYTES):
+            yield kind(head=first, start=start, data=tile.payload[offset : offset + CHUNK_BYTES])
+            first = start = None
+    if first is not None:
+        yield kind(head=first)
+
+
+def receive_tiles(
+    messages: Iterable[store_pb2.PutTilesRequest | node_pb2.StageTilesRequest],
+    check: Callable[[common_pb2.RequestHead], None],
+    *,
+    tile_bytes_max: int = TILE_BYTES_MAX,
+    call_bytes_max: int = CALL_BYTES_MAX,
+) -> Iterator[tuple[EncodedTile, int]]:
+    """Each tile of a stream, every byte of it checked, with its attempt.
+
+    `check` gets the head before anything else is taken; what it raises goes through.
+
+    Raises:
+        InvalidInputError: half a tile, other bytes than announced, a damaged tile, too much.
+    """
+    arriving: _Arriving | None = None
+    total_bytes = 0
+    for number, message in enumerate(messages):
+        if number == 0:
+            check(message.head)
+        if message.HasField("start"):
+            if arriving is not None:
+                raise InvalidInputError(f"{arriving.said()} before the next tile began")
+            arriving = _Arriving(message.start, tile_bytes_max)
+        if arriving is None:
+            if message.data:
+                raise InvalidInputError(f"{len(message.data)} bytes that belong to no tile")
+            continue
+        total_bytes += len(message.data)
+        if total_bytes > call_bytes_max:
+            raise InvalidInputError(
+                f"the call's tiles have more than {call_bytes_max} bytes: send fewer in a call"
+            )
+        arriving.add(message.data)
+        if arriving.is_whole:
+            yield arriving.tile(), arriving.attempt
+            arriving = None
+    if arriving is not None:
+        raise InvalidInputError(f"{arriving.said()} when the stream ended")
+
+
+class _Arriving:
+    """A tile of which some bytes are there."""
+
+    def __init__(self, start: common_pb2.TileStart, bytes_max: int) -> None:
+        self.key: TileKey = key_from_wire(start.key)
+        self.attempt = start.attempt
+        self._checksum = start.checksum
+        self._size = start.size
+        self._pieces: list[bytes] = []
+        self._bytes = 0
+        if not 0 < self._size <= bytes_max:
+            raise InvalidInputError(f"{self._name()}: size {self._size}: expected 1..{bytes_max}")
+
+    def _name(self) -> str:
+        return f"tile {self.key.geocode} of scene {self.key.scene!r}"
+
+    def said(self) -> str:
+        return f"{self._name()}: {self._bytes} of {self._size} bytes came"
+
+    @property
+    def is_whole(self) -> bool:
+        return self._bytes == self._size
+
+    def add(self, data: bytes) -> None:
+        self._bytes += len(data)
+        if self._bytes > self._size:
+            raise InvalidInputError(f"{self.said()}: more than it announced")
+        if data:  # endless empty messages take no memory
+            self._pieces.append(data)
+
+    def tile(self) -> EncodedTile:
+        return parse_tile(b"".join(self._pieces), key=self.key, checksum=self._checksum)
+
+
+# ---------------------------------------------------------------- blocks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredBlock:
+    """One block as stored, with its entry of the block table."""
+
+    tile: int
+    """Which of the wanted tiles."""
+    index: int
+    fill: int
+    checksum: int
+    """XXH3-64 of the bytes: whoever decodes them checks it."""
+    data: bytes | memoryview | None
+    """None: a uniform block."""
+
+
+def block_messages(blocks: Iterable[StoredBlock]) -> Iterator[node_pb2.ReadBlocksResponse]:
+    """Blocks as the messages that carry them, in order."""
+    heads: list[node_pb2.BlockHead] = []
+    pieces: list[bytes | memoryview] = []
+    room = CHUNK_BYTES
+
+    def take() -> node_pb2.ReadBlocksResponse:
+        nonlocal room
+        message = node_pb2.ReadBlocksResponse(blocks=heads, data=b"".join(pieces))
+        heads.clear()
+        pieces.clear()
+        room = CHUNK_BYTES
+        return message
+
+    for block in blocks:
+        data = memoryview(block.data or b"").cast("B")
+        heads.append(
+            node_pb2.BlockHead(
+                tile=block.tile,
+                index=block.index,
+                length=len(data),
+                fill=block.fill,
+                checksum=block.checksum,
+            )
+        )
+        while len(data) >= room:
+            pieces.append(data[:room])
+            data = data[room:]
+            yield take()
+        if len(data):
+            pieces.append(data)
+            room -= len(data)
+        if len(heads) >= 4096:
+            yield take()
+    if heads or pieces:
+        yield take()
+
+
+def wanted_blocks(
+    messages: Iterable[node_pb2.ReadBlocksResponse],
+    wanted: Sequence[tuple[TileKey, Sequence[int]]],
+    address: str,
+) -> Iterator[StoredBlock]:
+    """The blocks of a stream: exactly those wanted, in that order.
+
+    Raises:
+        UnavailableError: others, fewer or more came.
+    """
+
+    def broken(why: str) -> UnavailableError:
+        return UnavailableError(f"node {address}: its stream of blocks is broken: {why}")
+
+    expected = ((tile, index) for tile, (_, indices) in enumerate(wanted) for index in indices)
+    heads: list[node_pb2.BlockHead] = []
+    done, rest = 0, memoryview(b"")
+    for message in messages:
+        heads = [*heads[done:], *message.blocks]
+        done = 0
+        rest = memoryview(bytes(rest) + message.data) if rest else memoryview(message.data)
+        while done < len(heads) and heads[done].length <= len(rest):
+            head = heads[done]
+            if next(expected, None) != (head.tile, head.index):
+                raise broken(f"block {head.index} of tile {head.tile} is not the next one asked")
+            yield StoredBlock(
+                tile=head.tile,
+                index=head.index,
+                fill=head.fill,
+                checksum=head.checksum,
+                data=rest[: head.length] if head.length else None,
+            )
+            rest = rest[head.length :]
+            done += 1
+        if done < len(heads):
+            if heads[done].length > BLOCK_BYTES_MAX:
+                raise broken(f"a block of {heads[done].length} bytes")
+        elif len(rest):
+            raise broken(f"{len(rest)} bytes that belong to no block")
+    if done < len(heads) or next(expected, None) is not None:
+        raise broken("it ended before all blocks came")
