@@ -58,6 +58,9 @@ class Node:
     writer left unfinished is settled then. Calls may come from any thread; writing calls
     wait for each other.
 
+    `is_member`: it is one of a ring, whose scenes' homes settle what is left of attempts
+    (`geostore.node.scene_keeper`); a store of one node settles them by itself.
+
     `step` and `now_us` are the world's seams for tests (see `geostore.node.disk`).
 
     Raises:
@@ -73,6 +76,7 @@ class Node:
         *,
         mode: Mode = "a",
         lock_now: bool = False,
+        is_member: bool = False,
         step: StepHook = no_step,
         now_us: Callable[[], int] = _now_us,
     ) -> None:
@@ -80,6 +84,7 @@ class Node:
             raise InvalidInputError(f"mode {mode!r}: expected 'a' (read and add) or 'r' (read)")
         self.directory = StoreDirectory(Path(path).absolute())
         self.mode: Mode = mode
+        self._is_member = is_member
         self.disk = Disk(step)
         self._now_us = now_us
         self._write_lock = threading.RLock()
@@ -245,7 +250,8 @@ class Node:
                 self._follow()
                 for directory in (self.directory.tiles, self.directory.commits, self.directory.tmp):
                     directory.mkdir(exist_ok=True)
-                self._scenes.recover()
+                if not self._is_member:
+                    self._scenes.recover()
                 self._datasets.finish_deletions()
                 self.disk.clear_matching(self.directory.tmp, TEMPORARY, "recover")
         except BaseException:

@@ -152,9 +152,9 @@ def decode_tombstone(name: str, data: bytes) -> Tombstone:
         raise CorruptDataError(f"record {name!r}: {error}") from error
 
 
-def encode_scene(record: SceneRecord) -> bytes:
-    """The inverse of `decode_scene`."""
-    return _encode(record.to_json(), settled=is_settled(record))
+def encode_scene(record: SceneRecord, *, settled: bool | None = None) -> bytes:
+    """The inverse of `decode_scene`; `settled` False marks one that is not copied yet."""
+    return _encode(record.to_json(), settled=is_settled(record) if settled is None else settled)
 
 
 def decode_scene(name: str, data: bytes) -> SceneRecord:
