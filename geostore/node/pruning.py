@@ -48,12 +48,13 @@ def slots_matching(
 ) -> frozenset[int] | None:
     """The slots that could hold a tile which matches the query's place; None: all of them.
 
-    Datasets that are not complete have no tiles. `is_enough` is told the slots found so far now
-    and then, and ends the search, with None, when it says so: where every node is going to be
-    asked anyway it does not matter which of their slots match. At most KEYS_ALL keys are hashed
-    a scheme and placement length, whatever the region.
+    Datasets that are not complete have no tiles. A place of a few hundred keys has its exact
+    slots; in a longer search `is_enough` is told the slots found so far now and then, and ends
+    it, with None, when it says so: where every node is going to be asked anyway it does not
+    matter which of their slots match. At most KEYS_ALL keys are hashed a scheme and placement
+    length, whatever the region.
     """
-    found: set[int] = set()
+    search = _Search(is_enough)
     places: dict[tuple[SchemeName, int, str], None] = {}
     for definition in definitions:
         if query.datasets is None or definition.name in query.datasets:
@@ -63,10 +64,10 @@ def slots_matching(
     try:
         for name, placement, prefix in places:
             for keys in _placement_keys(query.region, name, placement, prefix):
-                _hash_into(found, keys, is_enough)
+                search.add(keys)
     except _AllSlots:
         return None
-    return frozenset(found)
+    return frozenset(search.slots)
 
 
 def _place(query: Query, definition: DatasetDefinition) -> tuple[SchemeName, int, str] | None:
@@ -83,11 +84,26 @@ def _place(query: Query, definition: DatasetDefinition) -> tuple[SchemeName, int
     return definition.scheme, definition.placement, prefix
 
 
-def _hash_into(found: set[int], keys: Sequence[str], is_enough: IsEnough | None) -> None:
-    for start in range(0, len(keys), _KEYS_HASHED):
-        found.update(map(slot_of, keys[start : start + _KEYS_HASHED]))
-        if len(found) == SLOTS_TOTAL or (is_enough is not None and is_enough(found)):
-            raise _AllSlots
+class _Search:
+    """The slots found so far."""
+
+    def __init__(self, is_enough: IsEnough | None) -> None:
+        self.slots: set[int] = set()
+        self._is_enough = is_enough
+        self._unseen = 0  # keys hashed since the last look
+
+    def add(self, keys: Sequence[str]) -> None:
+        """Raises _AllSlots before it hashes more keys than are needed."""
+        for start in range(0, len(keys), _KEYS_HASHED):
+            if self._unseen >= _KEYS_HASHED:
+                self._unseen = 0
+                if self._is_enough is not None and self._is_enough(self.slots):
+                    raise _AllSlots
+            chunk = keys[start : start + _KEYS_HASHED]
+            self.slots.update(map(slot_of, chunk))
+            self._unseen += len(chunk)
+            if len(self.slots) == SLOTS_TOTAL:
+                raise _AllSlots
 
 
 def _placement_keys(

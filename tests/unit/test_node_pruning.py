@@ -140,6 +140,13 @@ def test_the_search_ends_when_it_is_enough() -> None:
     assert len(seen) <= 3
 
 
+def test_a_small_place_has_its_exact_slots_even_if_everyone_is_asked() -> None:
+    query = Query(geocode="dqc")
+    slots = slots_matching(query, [dataset(length=6, placement=4)], is_enough=lambda _: True)
+    assert slots is not None
+    assert set(slots) == {slot_of("dqc" + digit) for digit in GEOHASH.alphabet}
+
+
 class _CountedHashes:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.total = 0
