@@ -94,7 +94,12 @@ def _geocode_keys(column: npt.NDArray[np.object_]) -> list[npt.NDArray[Any]]:
     if not joined.isascii() or "\0" in joined or length > GEOCODE_LENGTH_MAX:
         return [_text_ranks(column)[0]]
     words = max(1, -(-length // 8))
-    padded = np.array(texts, dtype=f"S{8 * words}").view(">u8").reshape(-1, words)
+    if joined and len(joined) == length * len(texts):  # all of one length: no string is looked at
+        letters = np.zeros((len(texts), 8 * words), dtype=np.uint8)
+        letters[:, :length] = np.frombuffer(joined.encode(), np.uint8).reshape(-1, length)
+        padded = letters.view(">u8")
+    else:
+        padded = np.array(texts, dtype=f"S{8 * words}").view(">u8").reshape(-1, words)
     return [np.ascontiguousarray(padded[:, word], np.uint64) for word in reversed(range(words))]
 
 
@@ -123,14 +128,25 @@ def _rank_keys(columns: tuple[npt.NDArray[np.object_], ...]) -> list[npt.NDArray
 
 def sort_positions(batch: RowBatch, sort: SortKey | None = None) -> npt.NDArray[np.intp]:
     """The permutation that puts `batch` in order. O(n log n)."""
-    keys = _rank_keys((batch.scene, batch.version, batch.dataset_id))
-    keys += _geocode_keys(batch.geocode)
+    keys = _geocode_keys(batch.geocode)
     keys += _rank_keys((batch.dataset,))
     keys.append(time_keys(batch.time_us))
     primary = primary_keys(sort, batch.time_us, batch.cloud_cover, batch.pixel_coverage)
     if primary is not None:
         keys.append(primary)
-    return np.lexsort(keys)  # the last key is the first to decide
+    positions = np.lexsort(keys)  # the last key is the first to decide
+    if not _has_ties(keys, positions):
+        return positions
+    return np.lexsort(_rank_keys((batch.scene, batch.version, batch.dataset_id)) + keys)
+
+
+def _has_ties(keys: list[npt.NDArray[Any]], positions: npt.NDArray[np.intp]) -> bool:
+    """Whether neighbours agree in every key: seldom, a scene has one tile a cell."""
+    tied = np.ones(max(0, len(positions) - 1), dtype=np.bool_)
+    for key in keys:
+        ordered = key[positions]
+        tied &= ordered[1:] == ordered[:-1]
+    return bool(tied.any())
 
 
 def sort_batch(batch: RowBatch, sort: SortKey | None = None) -> RowBatch:

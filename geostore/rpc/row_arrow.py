@@ -75,12 +75,15 @@ def _taken(
     shown: Callable[[Any], object] = lambda value: value,
 ) -> Any:
     """A coded column: only the entries that this message has are made, then taken by code."""
-    distinct, inverse = np.unique(message.codes[name], return_inverse=True)
-    values = [shown(value) for value in message.values[name][distinct].tolist()]
-    if len(inverse) != message.rows:
-        inverse = np.zeros(message.rows, dtype=np.int32)
-    entries = pa.array(values, of_type)
-    return entries.take(pa.array(inverse.astype(np.int32)))
+    codes = message.codes[name]
+    is_here = np.zeros(len(message.values[name]), dtype=np.bool_)
+    is_here[codes] = True
+    values = [shown(value) for value in message.values[name][is_here].tolist()]
+    if len(codes) == message.rows:
+        places = (np.cumsum(is_here, dtype=np.int32) - 1).astype(np.int32)[codes]
+    else:
+        places = np.zeros(message.rows, dtype=np.int32)
+    return pa.array(values, of_type).take(pa.array(places))
 
 
 def _times(pa: Any, times_us: npt.NDArray[np.int64], moment: Any) -> Any:

@@ -65,6 +65,8 @@ STREAM_ROWS = 16_384
 """Rows a message where the sender may choose: 16,384 of them are about half a MiB."""
 
 ENTRIES_MAX = 65_536
+RECENT_RUNS_MIN = 256
+RECENT_BITS = 12
 DICTIONARY_BYTES_MAX = 16 << 20
 GEOCODE_LENGTH_MAX = 26
 NULL_ENTRY = 0xFFFF_FFFF
@@ -105,27 +107,50 @@ class _Outgoing:
         self._codes: dict[Hashable, int] = {}
         self._by_address: dict[int, int] = {}
         self._kept: list[object] = []  # an address means its object only while that lives
+        self._recent: tuple[npt.NDArray[np.intp], npt.NDArray[np.uint16]] | None = None
 
     def codes(self, column: npt.NDArray[np.object_]) -> Codes:
         """A code a row, or one code where all rows have the same."""
         if len(self._kept) > 2 * ENTRIES_MAX:
-            self._by_address, self._kept = {}, []
+            self._by_address, self._kept, self._recent = {}, [], None
         if not len(column):
             return np.empty(0, dtype=np.uint8)
         # Rows of a scene come in runs in most orders: a look-up a run, not a row.
         starts, addresses = object_runs(column)
-        found = list(map(self._by_address.get, addresses.tolist()))
-        if None in found:
-            found = [
-                self._code(column[start]) if code is None else code
-                for start, code in zip(starts.tolist(), found, strict=True)
-            ]
-        codes = np.array(found, dtype=np.uint16)
+        codes = self._codes_of(addresses, column[starts])
         greatest = int(codes.max())
         if greatest < 256 and greatest == codes.min():
             return codes[:1].astype(np.uint8)
         codes = np.repeat(codes, np.diff(starts, append=len(column)))
         return codes.astype(np.uint8) if greatest < 256 else codes
+
+    def _codes_of(
+        self, addresses: npt.NDArray[np.intp], values: npt.NDArray[np.object_]
+    ) -> npt.NDArray[np.uint16]:
+        """The codes of objects at these addresses.
+
+        Orders that tear scenes apart have a run a row. A small table, direct mapped like a
+        processor's cache, then answers for most rows at once; the dictionary for the rest.
+        """
+        if len(addresses) < RECENT_RUNS_MIN:
+            codes = np.zeros(len(addresses), dtype=np.uint16)
+            places, left = None, list(range(len(addresses)))
+        else:
+            if self._recent is None:
+                size = 1 << RECENT_BITS
+                self._recent = np.full(size, -1, dtype=np.intp), np.zeros(size, dtype=np.uint16)
+            known, known_codes = self._recent
+            mixed = addresses.view(np.uintp) * np.uintp(0x9E3779B97F4A7C15)
+            places = mixed >> np.uintp(64 - RECENT_BITS)
+            codes = known_codes[places]
+            left = np.flatnonzero(known[places] != addresses).tolist()
+        for i, address in zip(left, addresses[left].tolist(), strict=True):
+            code = self._by_address.get(address)
+            codes[i] = self._code(values[i]) if code is None else code
+        if self._recent is not None and places is not None:
+            self._recent[0][places[left]] = addresses[left]
+            self._recent[1][places[left]] = codes[left]
+        return codes
 
     def _code(self, value: Any) -> int:
         key = value.digest if isinstance(value, TileSchema) else value
