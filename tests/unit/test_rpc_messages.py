@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from geostore import errors
 from geostore.errors import (
     InvalidInputError,
     ProtocolVersionError,
@@ -261,3 +264,18 @@ def test_heads_are_checked() -> None:
     later.consistency_epoch = 1
     with pytest.raises(InvalidInputError, match="consistency_epoch"):
         check(later)
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "wire.md").read_text("utf-8")
+
+
+def test_the_page_shows_a_query_that_reads() -> None:
+    [text] = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
+    query = wire.query_from_json(text.encode())
+    unset = {name for name in Query.__dataclass_fields__ if getattr(query, name) is None}
+    assert unset == set()
+
+
+def test_the_page_lists_every_error_code() -> None:
+    listed = set(re.findall(r"`([a-z_]+)`", PAGE.split("## Errors")[1].split("##")[0]))
+    assert {getattr(errors, name).code for name in errors.__all__} - {"error"} <= listed
