@@ -14,7 +14,8 @@ from one seed.
 
 By hash: the ring grows with all slots weighing the same. By bytes: the same joins, told the bytes
 of each slot. The paper (Rammer et al., "Small is Beautiful") reports 1.08 % for bytes and 1.10 %
-for counts. The noise floor is what 50 nodes show when cells of these sizes fall where they like.
+for counts. The noise floor is what cells of these sizes show on 50 nodes when each falls on any
+node by chance.
 """
 
 from __future__ import annotations
@@ -231,6 +232,8 @@ def main() -> None:
                 if replicas == 1 and placement != 3:
                     kinds[f"{title}, placement length {placement}"] = _per_node(ring, sizes)
     print(f"\nideal: {100 / (nodes + 1):.3f} %; the paper, by hash: tiles 1.10 %, bytes 1.08 %")
+    floors = [100 * np.sqrt(nodes * (v**2).sum()) / v.sum() for v in (tiles.counts, tiles.bytes)]
+    print(f"noise floor at K=5, R=1: tiles {floors[0]:.2f} %, bytes {floors[1]:.2f} %")
     print("one join, s: " + ", ".join(f"{name} {took:.2f}" for name, took in join_s.items()))
     if options.plot:
         _plot(options.plot, kinds)
