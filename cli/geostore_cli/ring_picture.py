@@ -115,7 +115,8 @@ class _Drawing:
         )
         for line in self.lines():
             line.truncate(self.width)
-            line.rstrip()
+            if not self.color:  # with colours, spaces are the rest of a bar's track
+                line.rstrip()
             console.print(line, no_wrap=True, overflow="crop", crop=True)
         return out.getvalue()
 
