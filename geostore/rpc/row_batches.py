@@ -84,8 +84,7 @@ NUMBERS: dict[str, tuple[int, str]] = {
 
 _HEADER = struct.Struct("<4sBBBBII16I")
 _COUNTS = struct.Struct("<7I")
-_IS_GEOCODE = np.zeros(256, dtype=np.bool_)
-_IS_GEOCODE[list(b"0123456789abcdefghijklmnopqrstuvwxyz")] = True
+_GEOCODE_LETTERS = b"0123456789abcdefghijklmnopqrstuvwxyz"
 
 Codes = npt.NDArray[np.unsignedinteger[Any]]
 Bytes = npt.NDArray[np.uint8]
@@ -275,7 +274,7 @@ def _pack_geocodes(geocodes: list[str]) -> tuple[int, bytes, bytes]:
     except (UnicodeEncodeError, TypeError):
         text, lengths = b"", {0}
     fits = not lengths or 1 <= min(lengths) <= max(lengths) <= GEOCODE_LENGTH_MAX
-    if not fits or not _IS_GEOCODE[np.frombuffer(text, dtype=np.uint8)].all():
+    if not fits or text.translate(None, _GEOCODE_LETTERS):
         raise InvalidInputError("row batch: a geocode is not 1..26 of 0-9 and a-z")
     if len(lengths) == 1:
         return lengths.pop(), b"", text
@@ -525,7 +524,7 @@ def _check_geocodes(rows: int, width: int, lengths: Bytes, text: Bytes) -> None:
         fits = fits and (
             not rows or bool(lengths.min() >= 1 and lengths.max() <= GEOCODE_LENGTH_MAX)
         )
-    if not fits or not _IS_GEOCODE[text].all():
+    if not fits or text.tobytes().translate(None, _GEOCODE_LETTERS):
         raise CorruptDataError(
             f"row batch: {len(text)} bytes of geocodes for {rows} rows of width {width}: not"
             " what is written"
