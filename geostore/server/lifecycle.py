@@ -257,7 +257,7 @@ def run_until_signal(
     with _handling((signal.SIGTERM, signal.SIGINT), happened):
         if on_ready is not None:
             on_ready()
-        name = happened.get()
+        name = _next(happened)
         _log.info("address=%s signal=%s", server.address, name)
 
         def drain() -> None:
@@ -270,10 +270,19 @@ def run_until_signal(
 
         drainer = threading.Thread(target=drain, name="geostore-drain")
         drainer.start()
-        while happened.get():
+        while _next(happened):
             server.hurry()
         drainer.join()
     return 0
+
+
+def _next(happened: queue.SimpleQueue[str]) -> str:
+    """Waits in pieces: a signal that reaches one of gRPC's threads does not wake this one."""
+    while True:
+        try:
+            return happened.get(timeout=0.2)
+        except queue.Empty:
+            continue
 
 
 @contextmanager

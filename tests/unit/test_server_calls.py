@@ -199,8 +199,14 @@ def test_a_full_class_refuses_at_once_and_others_go_on() -> None:
 
 def test_three_nodes_that_call_each_other_do_not_deadlock() -> None:
     nodes: list[Served] = []
+    began: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    all_busy = threading.Event()
 
     def coordinate(request: bytes, context: grpc.ServicerContext) -> bytes:
+        began.put(request)
+        if began.qsize() >= 24:
+            all_busy.set()
+        assert all_busy.wait(PATIENCE_S)  # every coordinated thread of every node is taken
         futures = [
             node.call("Leaf").future(request, timeout=context.time_remaining()) for node in nodes
         ]
