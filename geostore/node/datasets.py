@@ -10,7 +10,9 @@ from geostore.index import Catalog, RecordChange
 from geostore.node.directory import StoreDirectory
 from geostore.node.disk import Disk
 from geostore.node.records import (
+    COPY_PREFIX,
     DATASET_PREFIX,
+    MARK_PREFIX,
     SCENE_PREFIX,
     TOMBSTONE_PREFIX,
     Tombstone,
@@ -165,6 +167,51 @@ class Datasets:
             self._disk.step("delete.tombstoned")
         return self._finish_deletion(tombstone)
 
+    def learn(self, definition: DatasetDefinition) -> None:
+        """Keeps a definition that its home decided; what is known already stays.
+
+        Raises:
+            ConflictError: the id was deleted, or the name is another dataset's here.
+        """
+        if self._catalog.record_get(tombstone_record_name(definition.id)) is not None:
+            raise ConflictError(
+                f"dataset {definition.name!r}: its id {definition.id!r} was deleted"
+            )
+        name = dataset_record_name(definition.name)
+        record = self._catalog.record_get(name)
+        if record is not None:
+            known = decode_dataset(name, record.value)
+            if known.id != definition.id:
+                raise ConflictError(
+                    f"dataset {definition.name!r} is known here with id {known.id!r}, not"
+                    f" {definition.id!r}"
+                )
+            if known == definition or (known.is_complete and not definition.is_complete):
+                return  # told twice, or late
+        revision = 0 if record is None else record.revision
+        self._catalog.record_compare_and_set(name, revision, encode_dataset(definition))
+        self._by_id[definition.id] = definition
+
+    def forget(self, dataset_id: str, name: str) -> int:
+        """Deletes a dataset that its home deleted, for ever; how many tiles it had here."""
+        tombstone = Tombstone(dataset_id=dataset_id, name=name, deleted_us=self._now_us())
+        record_name = tombstone_record_name(dataset_id)
+        record = self._catalog.record_get(record_name)
+        if record is None:
+            self._catalog.record_compare_and_set(record_name, 0, encode_tombstone(tombstone))
+        elif not is_unsettled(record.value):
+            return 0
+        return self._finish_deletion(tombstone)
+
+    def deleted(self) -> list[Tombstone]:
+        """Every dataset that was ever deleted."""
+        found = []
+        for name in self._catalog.record_names(TOMBSTONE_PREFIX):
+            record = self._catalog.record_get(name)
+            if record is not None:
+                found.append(decode_tombstone(name, record.value))
+        return found
+
     def finish_deletions(self) -> int:
         """Finishes what an earlier writer began to delete; returns how many datasets."""
         finished = 0
@@ -179,11 +226,12 @@ class Datasets:
         dataset_id = tombstone.dataset_id
         removed = self._remove_rows(tombstone)
         self._disk.step("delete.rows_removed")
-        for name in self._catalog.record_names(f"{SCENE_PREFIX}{dataset_id}/"):
-            record = self._catalog.record_get(name)
-            if record is not None:
-                self._catalog.record_compare_and_set(name, record.revision, None)
-                self._disk.step("delete.scene_removed")
+        for prefix in (SCENE_PREFIX, f"{COPY_PREFIX}{SCENE_PREFIX}", MARK_PREFIX):
+            for name in self._catalog.record_names(f"{prefix}{dataset_id}/"):
+                record = self._catalog.record_get(name)
+                if record is not None:
+                    self._catalog.record_compare_and_set(name, record.revision, None)
+                    self._disk.step("delete.scene_removed")
         self._remove_files(dataset_id)
         self._by_id.pop(dataset_id, None)
         name = tombstone_record_name(dataset_id)

@@ -214,6 +214,12 @@ class Node:
             return self._holder
 
     @property
+    def known_datasets(self) -> Datasets:
+        """The definitions kept here; changed only while `writing`."""
+        self._require_open()
+        return self._datasets
+
+    @property
     def is_writer(self) -> bool:
         """Whether this node holds the writer lock."""
         return self._lock is not None and self._lock.is_held

@@ -21,7 +21,9 @@ from geostore.node.scene_states import is_settled
 from geostore.types import DatasetDefinition, SceneRecord, validate_name
 
 __all__ = [
+    "COPY_PREFIX",
     "DATASET_PREFIX",
+    "MARK_PREFIX",
     "SCENE_PREFIX",
     "TOMBSTONE_PREFIX",
     "Tombstone",
@@ -42,6 +44,10 @@ __all__ = [
 DATASET_PREFIX: Final = "dataset/"
 SCENE_PREFIX: Final = "scene/"
 TOMBSTONE_PREFIX: Final = "deleted/"
+MARK_PREFIX: Final = "attempt/"
+"""Of this node alone: the newest attempt at each scene it ever held tiles of."""
+COPY_PREFIX: Final = "copy/"
+"""Before the name of a record whose home is another node."""
 
 SCENE_BYTES_MAX: Final = 320
 """Longest scene id in UTF-8; a file name (255) with a content hash and a time step fits, and

@@ -17,6 +17,7 @@ from geostore.node import scene_states as states
 from geostore.node.leases import LEASE_S, Leases
 from geostore.node.peer import Peer, Peers
 from geostore.node.records import (
+    COPY_PREFIX,
     SCENE_PREFIX,
     decode_scene,
     encode_scene,
@@ -26,7 +27,7 @@ from geostore.node.records import (
 from geostore.ring import Ring, placement_key, slot_of
 from geostore.types import CallContext, RecordCopy, SceneRecord, SceneState
 
-__all__ = ["SceneKeeper"]
+__all__ = ["SceneKeeper", "copy_name", "keep_copy"]
 
 _log = logging.getLogger(__name__)
 
@@ -304,7 +305,7 @@ class SceneKeeper:
 
 def copy_name(name: str) -> str:
     """Where a node keeps its copy of another home's record."""
-    return f"copy/{name}"
+    return f"{COPY_PREFIX}{name}"
 
 
 def keep_copy(catalog: Catalog, copy: RecordCopy) -> None:

@@ -44,7 +44,7 @@ from geostore.node.records import (
 from geostore.node.tile_files import TileFiles
 from geostore.types import DatasetDefinition, EncodedTile, SceneRecord, SceneState, TileKey
 
-__all__ = ["SceneWriter", "read_scene_record"]
+__all__ = ["SceneWriter", "check_begin", "read_scene_record"]
 
 VERSION_LENGTH_MAX: Final = 128
 _CELL = re.compile(r"^[0-9a-z]+\Z")
@@ -55,6 +55,20 @@ def read_scene_record(catalog: Catalog, dataset_id: str, scene: str) -> SceneRec
     name = scene_record_name(dataset_id, scene)
     stored = catalog.record_get(name)
     return None if stored is None else decode_scene(name, stored.value)
+
+
+def check_begin(definition: DatasetDefinition, version: str, cells: Sequence[str]) -> None:
+    """Checks what becomes part of names. Raises InvalidInputError."""
+    for cell in cells:  # they become file names
+        if len(cell) != definition.length or not _CELL.match(cell):
+            raise InvalidInputError(
+                f"cell {cell[:40]!r}: expected a {definition.scheme} of"
+                f" {definition.length} characters"
+            )
+    if not 1 <= len(version) <= VERSION_LENGTH_MAX or not version.isprintable():
+        raise InvalidInputError(
+            f"scene version {version[:40]!r}: expected 1..{VERSION_LENGTH_MAX} characters"
+        )
 
 
 @dataclass(slots=True)
@@ -188,11 +202,7 @@ class SceneWriter:
     ) -> SceneRecord | None:
         """Backend.begin_scene."""
         self._datasets.require_same(definition)
-        self._check_cells(definition, cells)
-        if not 1 <= len(version) <= VERSION_LENGTH_MAX or not version.isprintable():
-            raise InvalidInputError(
-                f"scene version {version[:40]!r}: expected 1..{VERSION_LENGTH_MAX} characters"
-            )
+        check_begin(definition, version, cells)
         stored = self._settle(self._load(definition.id, scene))
         if states.is_unchanged(stored.record if stored else None, version):
             return None
@@ -217,15 +227,6 @@ class SceneWriter:
         attempt.kept = frozenset(record.cells if record.version == version else ())
         self._attempts[definition.id, scene] = attempt
         return record
-
-    @staticmethod
-    def _check_cells(definition: DatasetDefinition, cells: Sequence[str]) -> None:
-        for cell in cells:  # they become file names
-            if len(cell) != definition.length or not _CELL.match(cell):
-                raise InvalidInputError(
-                    f"cell {cell[:40]!r}: expected a {definition.scheme} of"
-                    f" {definition.length} characters"
-                )
 
     def _attempt_of(self, key: TileKey) -> _Attempt:
         attempt = self._attempts.get((key.dataset_id, key.scene))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from typing import Final
 
 import xxhash
 
@@ -23,7 +22,7 @@ from geostore.node.commit_files import write_commit_file
 from geostore.node.datasets import Datasets
 from geostore.node.directory import StoreDirectory
 from geostore.node.disk import Disk
-from geostore.node.records import validate_dataset_id, validate_scene
+from geostore.node.records import MARK_PREFIX, validate_dataset_id, validate_scene
 from geostore.node.tile_files import TileFiles
 from geostore.types import (
     ClearRequest,
@@ -34,10 +33,7 @@ from geostore.types import (
     TileKey,
 )
 
-__all__ = ["MARK_PREFIX", "TileHolder"]
-
-MARK_PREFIX: Final = "attempt/"
-"""Records of this node alone: the mark of each scene it ever held tiles of."""
+__all__ = ["TileHolder"]
 
 Writing = Callable[[], AbstractContextManager[None]]
 """The node's writer: one writing call at a time."""

@@ -1,0 +1,576 @@
+"""One node of a ring, without sockets: what it does itself, and what it has others do.
+
+The leaf calls are `geostore.node.peer.Peer`'s: they touch this node's disk alone. The
+coordinated ones may ask other nodes, through the peers that were given. Calls about a
+dataset or a scene go to its record's home, the first replica of the slot of the record's
+name; another node says whose they are.
+
+Every node keeps every dataset's definition. Its home decides by compare-and-set, then
+teaches all nodes, and says so only when all know: who plans a query may trust its own list.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, Final
+
+from geostore.errors import ConflictError, GeostoreError, NotFoundError, UnavailableError
+from geostore.node import scene_states as states
+from geostore.node.coordinator import Coordinator
+from geostore.node.node import Node
+from geostore.node.peer import Peer, Peers
+from geostore.node.records import (
+    DATASET_PREFIX,
+    dataset_record_name,
+    scene_record_name,
+)
+from geostore.node.scene_keeper import SceneKeeper, keep_copy
+from geostore.node.scene_writer import check_begin
+from geostore.query import Cursor, Explain, LeafQuery, Query
+from geostore.ring import Ring, RingNode, placement_key, slot_of, with_address, with_node_joined
+from geostore.types import (
+    CallContext,
+    ClearRequest,
+    DatasetDefinition,
+    EncodedTile,
+    NodeStatus,
+    PublishRequest,
+    RecordCopy,
+    RowBatch,
+    SceneRecord,
+    TileDetails,
+    TileKey,
+)
+
+__all__ = ["Member"]
+
+_log = logging.getLogger(__name__)
+
+THREADS_MAX: Final = 32
+
+
+class Member:
+    """A node, its ring and its peers. Calls may come from any thread.
+
+    `save_ring` makes a ring durable before it is used. `node` was opened with `is_member`
+    and the writer lock.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        *,
+        own_id: str,
+        ring: Ring,
+        peers: Peers,
+        save_ring: Callable[[Ring], None],
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.node = node
+        self.own_id = own_id
+        self._ring = ring
+        self._ring_lock = threading.Lock()
+        self._peers = peers
+        self._save_ring = save_ring
+        self._started_s = clock_s()
+        self._clock_s = clock_s
+        self._taught: set[str] = set()
+        """Dataset ids whose definition, or end, all nodes are known to have."""
+        self._pool = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="geostore-member")
+        self._coordinator = Coordinator(own_id, self.ring, peers, node.datasets)
+        self._keeper = SceneKeeper(
+            own_id=own_id,
+            catalog=node.catalog,
+            writing=node.writing,
+            placement=node.known_datasets.placement,
+            ring=self.ring,
+            peers=peers,
+            clock_s=clock_s,
+        )
+        self._name_rows()
+
+    def close(self) -> None:
+        """Ends the threads. The node is its opener's to close."""
+        self._keeper.close()
+        self._coordinator.close()
+        self._pool.shutdown(cancel_futures=True)
+
+    # ------------------------------------------------------------------ the ring
+
+    def ring(self) -> Ring:
+        """The newest ring this node knows."""
+        return self._ring
+
+    def take_ring(self, call: CallContext, ring: Ring) -> int:  # noqa: ARG002 - every call has one
+        """Takes a newer ring; returns the epoch that is in force then.
+
+        Raises:
+            ConflictError: another cluster's, or another ring of the same epoch.
+        """
+        with self._ring_lock:
+            if ring.cluster_id != self._ring.cluster_id:
+                raise ConflictError(
+                    f"ring of cluster {ring.cluster_id}: this node belongs to"
+                    f" {self._ring.cluster_id}"
+                )
+            if ring.epoch == self._ring.epoch and ring != self._ring:
+                raise ConflictError(f"ring of epoch {ring.epoch}: another one is in force here")
+            if ring.epoch > self._ring.epoch:
+                self._save_ring(ring)
+                self._ring = ring
+                self._name_rows()
+            return self._ring.epoch
+
+    def join(self, call: CallContext, newcomer: RingNode) -> Ring:
+        """The founder takes a node into the ring, or notes its new address.
+
+        Raises:
+            UnavailableError: this is not the founder; names it.
+            ConflictError: the store is not empty, or the name is another node's.
+        """
+        with self._ring_lock:
+            ring = self._ring
+            if ring.founder != self.own_id:
+                founder = ring.node(ring.founder)
+                raise UnavailableError(
+                    f"node {newcomer.name} asks to join: the founder {founder.name} at"
+                    f" {founder.address} writes the ring, ask there"
+                )
+            changed = self._with(ring, newcomer)
+            if changed is not ring:
+                self._save_ring(changed)
+                self._ring = changed
+                self._name_rows()
+        self._push_ring(call)
+        return self._ring
+
+    def _with(self, ring: Ring, newcomer: RingNode) -> Ring:
+        for node in ring.nodes:
+            if node.id == newcomer.id:
+                same = node.address == newcomer.address
+                return ring if same else with_address(ring, node.id, newcomer.address)
+            if node.name == newcomer.name:
+                raise ConflictError(
+                    f"node name {newcomer.name!r} is taken by the node at {node.address}; give"
+                    " another --name"
+                )
+        if self.node.datasets() or self.node.known_datasets.deleted():
+            raise ConflictError(
+                f"node {newcomer.name!r} cannot join: nodes join while the store is empty, and"
+                f" this one has {len(self.node.datasets())} datasets"
+            )
+        return with_node_joined(ring, newcomer, None)
+
+    def _push_ring(self, call: CallContext) -> None:
+        """Best effort: who misses it is told by the first call with an old epoch."""
+        ring = self._ring
+        for node in ring.nodes:
+            take = getattr(self._peers.peer(node.id), "take_ring", None)
+            if node.id == self.own_id or take is None:
+                continue
+            try:
+                take(call, ring)
+            except GeostoreError as error:
+                _log.warning("node=%s did not take ring epoch=%d: %s", node.name, ring.epoch, error)
+
+    def _name_rows(self) -> None:
+        ring = self._ring
+        self.node.catalog.set_nodes(
+            lambda slot: tuple(node.name for node in ring.replicas_of(slot))
+        )
+
+    def _require_home(self, record_name: str, what: str) -> None:
+        ring = self._ring
+        home = ring.first_of(slot_of(record_name))
+        if home.id != self.own_id:
+            raise UnavailableError(
+                f"{what}: its record's home is node {home.name} at {home.address}, not this one"
+                f" (ring epoch {ring.epoch})"
+            )
+
+    # ------------------------------------------------------------------ leaf calls
+
+    def stage_tiles(
+        self, call: CallContext, tiles: Sequence[EncodedTile], attempt: int
+    ) -> list[str]:
+        """See `Peer`."""
+        call.check("staging tiles")
+        return self.node.tile_holder.stage(tiles, attempt)
+
+    def missing_cells(self, call: CallContext, request: PublishRequest) -> tuple[str, ...]:
+        """See `Peer`."""
+        call.check("confirming tiles")
+        return self.node.tile_holder.missing_cells(request)
+
+    def publish_scene(self, call: CallContext, request: PublishRequest) -> None:
+        """See `Peer`."""
+        call.check("publishing a scene")
+        self.node.tile_holder.publish(request)
+
+    def clear_scene(self, call: CallContext, request: ClearRequest) -> None:
+        """See `Peer`."""
+        call.check("clearing a scene")
+        self.node.tile_holder.clear(request)
+
+    def scene_record(self, call: CallContext, dataset_id: str, scene: str) -> SceneRecord | None:
+        """See `Peer`."""
+        call.check("reading a scene's record")
+        return self._keeper.record(dataset_id, scene)
+
+    def copy_record(self, call: CallContext, copy: RecordCopy) -> None:
+        """See `Peer`."""
+        call.check("copying a record")
+        with self.node.writing():
+            keep_copy(self.node.catalog, copy)
+
+    def learn_dataset(self, call: CallContext, definition: DatasetDefinition) -> None:
+        """See `Peer`."""
+        call.check("learning a dataset")
+        with self.node.writing():
+            self.node.known_datasets.learn(definition)
+
+    def forget_dataset(self, call: CallContext, dataset_id: str, name: str) -> int:
+        """See `Peer`."""
+        call.check("forgetting a dataset")
+        with self.node.writing():
+            return self.node.known_datasets.forget(dataset_id, name)
+
+    def leaf_query(
+        self, call: CallContext, request: LeafQuery, explain: Explain | None = None
+    ) -> Iterator[RowBatch]:
+        """See `Peer`."""
+        call.check("querying")
+        yield from self.node.catalog.query(
+            request.query,
+            batch_rows=request.batch_rows,
+            explain=explain,
+            after=request.after,
+            slots=request.slots,
+            missing_ok=True,
+        )
+
+    def leaf_count(self, call: CallContext, request: LeafQuery) -> int:
+        """See `Peer`."""
+        call.check("counting")
+        return self.node.catalog.count(request.query, slots=request.slots, missing_ok=True)
+
+    def tile_details(self, call: CallContext, keys: Sequence[TileKey]) -> list[TileDetails]:
+        """Block tables and the like. Raises NotFoundError: a tile is not published here."""
+        call.check("reading tile details")
+        return [self.node.details(key) for key in keys]
+
+    def read_blocks(
+        self, call: CallContext, key: TileKey, indices: Sequence[int]
+    ) -> list[memoryview | None]:
+        """Stored bytes of blocks; see `Backend.read_blocks`."""
+        call.check("reading blocks")
+        return self.node.read_blocks(key, indices)
+
+    def node_status(self, call: CallContext) -> NodeStatus:
+        """See `Peer`."""
+        call.check("node status")
+        ring, state = self._ring, self.node.status()
+        own = ring.node(self.own_id)
+        return NodeStatus(
+            id=own.id,
+            name=own.name,
+            address=own.address,
+            zone=own.zone,
+            state="serving",
+            epoch=ring.epoch,
+            slots=len(ring.slots_of(own.id)),
+            slots_first=len(ring.first_slots_of(own.id)),
+            slots_used=state.slots_used,
+            datasets=state.datasets,
+            scenes=state.scenes,
+            tiles=state.tiles,
+            bytes=state.bytes,
+            disk_free_bytes=state.disk_free_bytes,
+            read_only_reason=state.read_only_reason,
+            clock_us=time.time_ns() // 1000,
+            uptime_s=self._clock_s() - self._started_s,
+        )
+
+    # ------------------------------------------------------------------ queries
+
+    def query(
+        self,
+        call: CallContext,
+        query: Query,
+        explain: Explain | None = None,
+        after: Cursor | None = None,
+        batch_rows: int = 4096,
+    ) -> Iterator[RowBatch]:
+        """All matching rows of the store, in order; see `Coordinator.query`."""
+        return self._coordinator.query(call, query, explain, after, batch_rows)
+
+    def count(self, call: CallContext, query: Query) -> int:
+        """How many tiles of the store match."""
+        return self._coordinator.count(call, query)
+
+    def cluster_status(self, call: CallContext) -> list[NodeStatus]:
+        """Every node as it says itself, in ring order; those that do not answer, too."""
+        ring = self._ring
+        futures = [self._pool.submit(self._status_of, call, node, ring) for node in ring.nodes]
+        return [future.result() for future in futures]
+
+    def _status_of(self, call: CallContext, node: RingNode, ring: Ring) -> NodeStatus:
+        try:
+            if node.id == self.own_id:
+                return self.node_status(call)
+            return self._peers.peer(node.id).node_status(call)
+        except GeostoreError as error:
+            return NodeStatus(
+                id=node.id,
+                name=node.name,
+                address=node.address,
+                zone=node.zone,
+                state="unreachable",
+                epoch=0,
+                slots=len(ring.slots_of(node.id)),
+                slots_first=len(ring.first_slots_of(node.id)),
+                slots_used=0,
+                datasets=0,
+                scenes=0,
+                tiles=0,
+                bytes=0,
+                disk_free_bytes=0,
+                error=str(error),
+            )
+
+    # ------------------------------------------------------------------ datasets
+
+    def list_datasets(self, call: CallContext) -> list[DatasetDefinition]:
+        """All datasets, by name."""
+        call.check("listing datasets")
+        return self.node.datasets()
+
+    def get_dataset(self, call: CallContext, name: str) -> DatasetDefinition:
+        """Raises NotFoundError, which names the known ones."""
+        call.check("reading a dataset")
+        return self.node.dataset(name)
+
+    def create_dataset(self, call: CallContext, definition: DatasetDefinition) -> None:
+        """See `Backend.create_dataset`. All nodes know it when this returns."""
+        self._require_home(dataset_record_name(definition.name), f"dataset {definition.name!r}")
+        with self.node.writing():
+            known = [each for each in self.node.datasets() if each == definition]
+            if not known:  # else an earlier call could not teach all nodes
+                self.node.known_datasets.create(definition)
+        self._teach(call, definition)
+
+    def replace_dataset(
+        self, call: CallContext, old: DatasetDefinition, new: DatasetDefinition
+    ) -> None:
+        """See `Backend.replace_dataset`. All nodes know it when this returns."""
+        self._require_home(dataset_record_name(old.name), f"dataset {old.name!r}")
+        with self.node.writing():
+            if new not in self.node.datasets():
+                self.node.known_datasets.replace(old, new)
+        self._teach(call, new)
+
+    def delete_dataset(self, call: CallContext, name: str) -> int:
+        """See `Backend.delete_dataset`. Gone from all nodes when this returns."""
+        self._require_home(dataset_record_name(name), f"dataset {name!r}")
+        definition = self.node.dataset(name)
+        tiles = self.count(call, Query(datasets=(name,)))
+        self._taught.discard(definition.id)
+        with self.node.writing():
+            self.node.known_datasets.forget(definition.id, name)
+        self._spread_end(call, definition.id, name)
+        return tiles
+
+    def _teach(self, call: CallContext, definition: DatasetDefinition) -> None:
+        epoch = 0
+        while epoch != self._ring.epoch:  # a node that joined meanwhile is taught too
+            epoch = self._ring.epoch
+            self._each_other(call, lambda peer: peer.learn_dataset(call, definition))
+        self._taught.add(definition.id)
+
+    def _spread_end(self, call: CallContext, dataset_id: str, name: str) -> None:
+        self._each_other(call, lambda peer: peer.forget_dataset(call, dataset_id, name))
+        self._taught.add(dataset_id)
+
+    def _each_other(self, call: CallContext, ask: Callable[[Peer], Any]) -> list[Any]:
+        """Every other node's answer, or UnavailableError that names who gave none."""
+        call.check("asking all nodes")
+        others = [node for node in self._ring.nodes if node.id != self.own_id]
+        futures = [self._pool.submit(self._ask_one, node.id, ask) for node in others]
+        answers, failed = [], []
+        for node, future in zip(others, futures, strict=True):
+            try:
+                answers.append(future.result())
+            except GeostoreError as error:
+                failed.append(f"node {node.name} at {node.address}: {error}")
+        if failed:
+            raise UnavailableError(
+                f"{len(failed)} of {len(others)} other nodes did not: {'; '.join(failed)}"
+            )
+        return answers
+
+    def _ask_one(self, node_id: str, ask: Callable[[Peer], Any]) -> Any:
+        return ask(self._peers.peer(node_id))
+
+    # ------------------------------------------------------------------ scenes
+
+    def begin_scene(
+        self,
+        call: CallContext,
+        definition: DatasetDefinition,
+        scene: str,
+        version: str,
+        cells: Sequence[str],
+        *,
+        replace: bool = False,
+        path: str = "",
+        reader: str = "",
+        holder: str = "",
+    ) -> SceneRecord:
+        """Opens or joins an attempt for `holder`; not STAGING where nothing is to be done.
+
+        Raises what `Backend.begin_scene` does.
+        """
+        self._require_home(scene_record_name(definition.id, scene), f"scene {scene!r}")
+        self.node.known_datasets.require_same(definition)
+        check_begin(definition, version, cells)
+        event = states.Begin(
+            dataset_id=definition.id,
+            scene=scene,
+            version=version,
+            cells=tuple(cells),
+            replace=replace,
+            path=path,
+            reader=reader,
+        )
+        return self._keeper.begin(call, event, holder)
+
+    def put_tiles(self, call: CallContext, tiles: Sequence[EncodedTile], attempt: int) -> list[str]:
+        """Stages tiles here, their slots' first replica, and at the other replicas."""
+        ring = self._ring
+        others: dict[str, list[EncodedTile]] = {}
+        for tile in tiles:
+            key = tile.meta.key
+            placement = self.node.known_datasets.placement(key.dataset_id)
+            first, *copies = ring.replicas_of(slot_of(placement_key(key.geocode, placement)))
+            if first.id != self.own_id:
+                raise UnavailableError(
+                    f"tile {key.geocode}: its slot's first replica is node {first.name} at"
+                    f" {first.address}, not this one (ring epoch {ring.epoch})"
+                )
+            for node in copies:
+                others.setdefault(node.id, []).append(tile)
+        checksums = self.stage_tiles(call, tiles, attempt)
+        futures = [
+            self._pool.submit(self._stage_at, node_id, call, batch, attempt)
+            for node_id, batch in others.items()
+        ]
+        for future in futures:
+            future.result()
+        return checksums
+
+    def _stage_at(
+        self, node_id: str, call: CallContext, tiles: Sequence[EncodedTile], attempt: int
+    ) -> list[str]:
+        return self._peers.peer(node_id).stage_tiles(call, tiles, attempt)
+
+    def commit_scene(
+        self,
+        call: CallContext,
+        dataset_id: str,
+        scene: str,
+        version: str,
+        attempt: int,
+        cells: Sequence[str],
+        *,
+        bytes_total: int,
+        properties: Mapping[str, Any] | None = None,
+        path: str = "",
+        reader: str = "",
+    ) -> SceneRecord:
+        """Decides an attempt and shows it at every node; see `scene_home.commit`."""
+        event = states.Commit(
+            version=version,
+            cells=tuple(cells),
+            bytes_total=bytes_total,
+            now_us=time.time_ns() // 1000,
+            path=path,
+            reader=reader,
+            properties=properties or {},
+        )
+        return self._keeper.commit(call, dataset_id, scene, attempt, event)
+
+    def abort_scene(
+        self, call: CallContext, dataset_id: str, scene: str, attempt: int, holder: str = ""
+    ) -> None:
+        """`holder` gives up; the attempt is cleared when nobody else holds it."""
+        self._keeper.abort(call, dataset_id, scene, attempt, holder)
+
+    def keep_scene(self, call: CallContext, dataset_id: str, scene: str, holder: str) -> None:
+        """`holder` is still at work."""
+        call.check("keeping a lease")
+        self._require_home(scene_record_name(dataset_id, scene), f"scene {scene!r}")
+        self._keeper.keep(dataset_id, scene, holder)
+
+    def get_scene_record(
+        self, call: CallContext, dataset_id: str, scene: str
+    ) -> SceneRecord | None:
+        """The record; None where nothing of the scene is stored or under way."""
+        self._require_home(scene_record_name(dataset_id, scene), f"scene {scene!r}")
+        record = self.scene_record(call, dataset_id, scene)
+        is_empty = record is not None and record.version is None and states.is_settled(record)
+        return None if is_empty else record
+
+    # ------------------------------------------------------------------ starting, and after
+
+    def resolve_staged(self, call: CallContext) -> list[str]:
+        """Asks the homes about what is staged here; scenes whose home did not answer."""
+        unknown = []
+        for dataset_id, scene, version in self.node.tile_holder.staged():
+            home = self._ring.first_of(slot_of(scene_record_name(dataset_id, scene)))
+            try:
+                record = (
+                    self.scene_record(call, dataset_id, scene)
+                    if home.id == self.own_id
+                    else self._peers.peer(home.id).scene_record(call, dataset_id, scene)
+                )
+                self.node.tile_holder.resolve(record, dataset_id, scene, version)
+            except (UnavailableError, ConflictError, NotFoundError) as error:
+                _log.warning("scene=%r staged here is not resolved: %s", scene, error)
+                unknown.append(scene)
+        return unknown
+
+    def settle(self, call: CallContext) -> list[str]:
+        """Goes on with all that is open at its homes here; the names of what still is."""
+        still_open = self._settle_datasets(call)
+        return still_open + self._keeper.settle_all(call)
+
+    def _settle_datasets(self, call: CallContext) -> list[str]:
+        still_open = []
+        for definition in self.node.datasets():
+            if self._is_open(definition.id, definition.name):
+                still_open += self._tried(definition.name, partial(self._teach, call, definition))
+        for tombstone in self.node.known_datasets.deleted():
+            dataset_id, name = tombstone.dataset_id, tombstone.name
+            if self._is_open(dataset_id, name):
+                still_open += self._tried(name, partial(self._spread_end, call, dataset_id, name))
+        return still_open
+
+    def _is_open(self, dataset_id: str, name: str) -> bool:
+        return dataset_id not in self._taught and self._is_home(name)
+
+    def _is_home(self, dataset: str) -> bool:
+        return self._ring.first_of(slot_of(dataset_record_name(dataset))).id == self.own_id
+
+    @staticmethod
+    def _tried(name: str, action: Callable[[], None]) -> list[str]:
+        try:
+            action()
+        except GeostoreError as error:
+            _log.warning("dataset=%r is not known to all nodes yet: %s", name, error)
+            return [DATASET_PREFIX + name]
+        return []

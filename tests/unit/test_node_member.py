@@ -1,0 +1,262 @@
+"""Members of one ring that call each other directly: datasets, scenes, queries, joins."""
+
+from __future__ import annotations
+
+import runpy
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from geostore.errors import ConflictError, NotFoundError, UnavailableError
+from geostore.node import Node
+from geostore.node.member import Member
+from geostore.query import Explain, Query
+from geostore.ring import Ring, RingNode, found_ring, placement_key, slot_of, with_node_joined
+from geostore.types import CallContext, EncodedTile, SceneState
+
+small = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "small_store.py")))
+A, CELLS = small.A, small.CELLS
+CALL = CallContext()
+
+
+class Cluster:
+    """Three members; `down` are those nobody reaches."""
+
+    def __init__(self, root: Path, replicas: int) -> None:
+        self.root = root
+        self.down: set[str] = set()
+        self.members: dict[str, Member] = {}
+        ring = found_ring(RingNode("n1", "n1", "a:1"), cluster_id="c", replicas=replicas)
+        for name in ("n2", "n3"):
+            ring = with_node_joined(ring, RingNode(name, name, "a:1"), None)
+        self.rings = dict.fromkeys(("n1", "n2", "n3"), ring)
+        for name in self.rings:
+            self.start(name)
+
+    def peer(self, node_id: str) -> Any:
+        if node_id in self.down:
+            return Down()
+        return self.members[node_id]
+
+    def start(self, name: str) -> None:
+        self.members[name] = Member(
+            Node(self.root / name, lock_now=True, is_member=True), own_id=name,
+            ring=self.rings[name], peers=self, save_ring=lambda ring: self.save(name, ring),
+        )  # fmt: skip
+
+    def save(self, name: str, ring: Ring) -> None:
+        self.rings[name] = ring
+
+    def stop(self, name: str) -> None:
+        member = self.members.pop(name)
+        member.close()
+        member.node.close()
+
+    def restart(self, name: str) -> None:
+        self.stop(name)
+        self.start(name)
+
+    def home(self, record: str) -> Member:
+        return self.members[self.rings["n1"].first_of(slot_of(record)).id]
+
+    def first(self, cell: str) -> Member:
+        return self.members[self.rings["n1"].first_of(slot_of(placement_key(cell, A.placement))).id]
+
+    def store(self, scene: str, version: str, cells: Any, **options: Any) -> None:
+        home = self.home(f"scene/{A.id}/{scene}")
+        record = home.begin_scene(CALL, A, scene, version, CELLS, holder="me", **options)
+        assert record.state is SceneState.STAGING
+        for cell in cells:
+            tile: EncodedTile = small.make_tile(A, scene, version, cell)
+            assert self.first(cell).put_tiles(CALL, [tile], record.attempt) == [tile.checksum]
+        home.commit_scene(CALL, A.id, scene, version, record.attempt, cells, bytes_total=1)
+
+    def close(self) -> None:
+        for name in list(self.members):
+            self.stop(name)
+
+
+class Down:
+    """A node nobody reaches."""
+
+    def __getattr__(self, name: str) -> Any:
+        def refuse(*_: Any, **__: Any) -> None:
+            raise UnavailableError("it cannot be reached")
+
+        return refuse
+
+
+@pytest.fixture(params=[1, 2])
+def cluster(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    cluster = Cluster(tmp_path, request.param)
+    yield cluster
+    cluster.close()
+
+
+def rows(member: Member, query: Query | None = None) -> list[tuple[str, str, str]]:
+    return [
+        (row.key.scene, row.key.version, row.key.geocode)
+        for batch in member.query(CALL, query or Query())
+        for row in batch.rows()
+    ]
+
+
+def create(cluster: Cluster) -> None:
+    cluster.home("dataset/a").create_dataset(CALL, A)
+
+
+def test_every_node_knows_every_dataset_and_answers_alike(cluster: Cluster) -> None:
+    create(cluster)
+    for member in cluster.members.values():
+        assert member.list_datasets(CALL) == [A]
+    cluster.store("s1", "v1", CELLS[:4])
+    cluster.store("s2", "v1", CELLS[2:])
+    answers = [rows(member) for member in cluster.members.values()]
+    assert len(answers[0]) == 8
+    assert answers == [sorted(answers[0], key=lambda r: (r[2], r[0]))] * 3
+    for member in cluster.members.values():
+        assert member.count(CALL, Query(geocode="dq")) == 7
+    with pytest.raises(ConflictError, match="exists already"):
+        cluster.home("dataset/a").create_dataset(CALL, replace(A, id="other"))
+
+
+def test_rows_name_the_nodes_that_hold_them_and_only_those_are_asked(cluster: Cluster) -> None:
+    create(cluster)
+    cluster.store("s1", "v1", CELLS[:3])
+    ring = cluster.rings["n1"]
+    holders = ring.replicas_of(slot_of(placement_key(CELLS[0], A.placement)))
+    for member in cluster.members.values():
+        explain = Explain()
+        query = Query(geocode=CELLS[0])
+        (batch,) = member.query(CALL, query, explain)
+        assert batch.nodes.tolist() == [tuple(node.name for node in holders)]
+        assert explain.nodes_asked == [holders[0].name]
+        assert len(explain.nodes_skipped) == 2
+
+
+def test_a_query_beside_a_dead_node_is_whole_or_an_error(cluster: Cluster) -> None:
+    create(cluster)
+    cluster.store("s1", "v1", CELLS)
+    whole = rows(cluster.members["n1"])
+    for dead in cluster.members:
+        cluster.down = {dead}
+        asked = next(name for name in cluster.members if name != dead)
+        if cluster.rings["n1"].replicas == 2:
+            assert rows(cluster.members[asked]) == whole
+        elif any(cluster.first(cell).own_id == dead for cell in CELLS):
+            with pytest.raises(UnavailableError, match=f"{dead}"):
+                rows(cluster.members[asked])
+    cluster.down = set()
+
+
+def test_a_dataset_is_created_everywhere_or_reported_and_finished_later(
+    cluster: Cluster,
+) -> None:
+    home = cluster.home("dataset/a")
+    dead = next(name for name in cluster.members if name != home.own_id)
+    cluster.down = {dead}
+    with pytest.raises(UnavailableError, match=f"node {dead} at a:1: it cannot be reached"):
+        create(cluster)
+    assert home.settle(CALL) == ["dataset/a"]
+    cluster.down = set()
+    cluster.restart(home.own_id)
+    assert cluster.home("dataset/a").settle(CALL) == []
+    assert cluster.members[dead].get_dataset(CALL, "a") == A
+    create(cluster)  # the client tries again
+
+
+def test_a_deleted_dataset_is_gone_everywhere_for_ever(cluster: Cluster) -> None:
+    create(cluster)
+    cluster.store("s1", "v1", CELLS[:4])
+    home = cluster.home("dataset/a")
+    dead = next(name for name in cluster.members if name != home.own_id)
+    assert home.delete_dataset(CALL, "a") == 4
+    for member in cluster.members.values():
+        assert member.list_datasets(CALL) == []
+        assert rows(member) == []
+        assert member.node.catalog.record_names("attempt/") == []
+        assert list(member.node.directory.tiles.rglob("*.zip")) == []
+        with pytest.raises(ConflictError, match="was deleted"):
+            member.learn_dataset(CALL, A)
+    with pytest.raises(ConflictError, match="was used before and never returns"):
+        create(cluster)
+    with pytest.raises(NotFoundError):
+        home.delete_dataset(CALL, "a")
+    cluster.restart(dead)
+    assert cluster.members[dead].list_datasets(CALL) == []
+
+
+def test_tiles_staged_before_a_restart_are_resolved_by_their_record(cluster: Cluster) -> None:
+    create(cluster)
+    home = cluster.home(f"scene/{A.id}/s1")
+    record = home.begin_scene(CALL, A, "s1", "v1", CELLS, holder="me")
+    for cell in CELLS[:3]:
+        tile = small.make_tile(A, "s1", "v1", cell)
+        cluster.first(cell).put_tiles(CALL, [tile], record.attempt)
+    for name in list(cluster.members):
+        cluster.restart(name)
+    for member in cluster.members.values():
+        assert member.resolve_staged(CALL) == []
+    home = cluster.home(f"scene/{A.id}/s1")
+    home.commit_scene(CALL, A.id, "s1", "v1", record.attempt, CELLS[:3], bytes_total=1)
+    assert len(rows(home)) == 3
+
+
+def test_calls_at_the_wrong_node_name_the_right_one(cluster: Cluster) -> None:
+    create(cluster)
+    right = cluster.home("dataset/a").own_id
+    wrong = next(m for m in cluster.members.values() if m.own_id != right)
+    with pytest.raises(UnavailableError, match=f"home is node {right} at a:1"):
+        wrong.delete_dataset(CALL, "a")
+    tile = small.make_tile(A, "s1", "v1", CELLS[0])
+    first = cluster.first(CELLS[0]).own_id
+    other = next(m for m in cluster.members.values() if m.own_id != first)
+    with pytest.raises(UnavailableError, match=f"first replica is node {first}"):
+        other.put_tiles(CALL, [tile], 1)
+
+
+def test_nodes_join_while_the_store_is_empty_and_all_take_the_ring(cluster: Cluster) -> None:
+    founder = cluster.members["n1"]
+    newcomer = RingNode("n4", "n4", "a:4")
+    with pytest.raises(UnavailableError, match="the founder n1 at a:1"):
+        cluster.members["n2"].join(CALL, newcomer)
+    with pytest.raises(ConflictError, match="node name 'n2' is taken"):
+        founder.join(CALL, RingNode("n9", "n2", "a:9"))
+    cluster.down = {"n4"}
+    ring = founder.join(CALL, newcomer)
+    assert ring.epoch == 4
+    assert [node.id for node in ring.nodes] == ["n1", "n2", "n3", "n4"]
+    assert {name: saved.epoch for name, saved in cluster.rings.items()} == dict.fromkeys(
+        ("n1", "n2", "n3"), 4
+    )
+    assert founder.join(CALL, newcomer) == ring  # told twice
+    moved = founder.join(CALL, replace(newcomer, address="a:5"))
+    assert (moved.epoch, moved.node("n4").address) == (5, "a:5")
+    assert founder.take_ring(CALL, ring) == 5  # an old one changes nothing
+    with pytest.raises(ConflictError, match="belongs to c"):
+        founder.take_ring(CALL, replace(ring, cluster_id="x", epoch=9))
+
+
+def test_nobody_joins_a_store_with_datasets(cluster: Cluster) -> None:
+    create(cluster)
+    with pytest.raises(ConflictError, match="nodes join while the store is empty"):
+        cluster.members["n1"].join(CALL, RingNode("n4", "n4", "a:4"))
+
+
+def test_the_status_tells_of_nodes_that_do_not_answer(cluster: Cluster) -> None:
+    create(cluster)
+    cluster.store("s1", "v1", CELLS)
+    cluster.down = {"n3"}
+    states = cluster.members["n1"].cluster_status(CALL)
+    assert [(each.name, each.state) for each in states] == [
+        ("n1", "serving"), ("n2", "serving"), ("n3", "unreachable"),
+    ]  # fmt: skip
+    copies = cluster.rings["n1"].replicas
+    assert sum(each.slots for each in states) == 4096 * copies
+    cluster.down = set()
+    states = cluster.members["n2"].cluster_status(CALL)
+    assert sum(each.tiles for each in states) == len(CELLS) * copies
