@@ -354,9 +354,16 @@ class NodeClient:
         )
 
     def abort_scene(
-        self, call: CallContext, dataset_id: str, scene: str, version: str, *, attempt: int = 0
+        self,
+        call: CallContext,
+        dataset_id: str,
+        scene: str,
+        version: str,
+        *,
+        attempt: int = 0,
+        holder: str = "",
     ) -> None:
-        said = {"dataset_id": dataset_id, "scene": scene, "version": version}
+        said = {"dataset_id": dataset_id, "scene": scene, "version": version, "holder": holder}
         kind = store_pb2.AbortSceneRequest
         self._ask(call, self._store.AbortScene, kind, attempt=attempt, **said)
 

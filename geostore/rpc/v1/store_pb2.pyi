@@ -188,18 +188,20 @@ class CommitSceneResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class AbortSceneRequest(_message.Message):
-    __slots__ = ("head", "dataset_id", "scene", "version", "attempt")
+    __slots__ = ("head", "dataset_id", "scene", "version", "attempt", "holder")
     HEAD_FIELD_NUMBER: _ClassVar[int]
     DATASET_ID_FIELD_NUMBER: _ClassVar[int]
     SCENE_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    HOLDER_FIELD_NUMBER: _ClassVar[int]
     head: _common_pb2.RequestHead
     dataset_id: str
     scene: str
     version: str
     attempt: int
-    def __init__(self, head: _Optional[_Union[_common_pb2.RequestHead, _Mapping]] = ..., dataset_id: _Optional[str] = ..., scene: _Optional[str] = ..., version: _Optional[str] = ..., attempt: _Optional[int] = ...) -> None: ...
+    holder: str
+    def __init__(self, head: _Optional[_Union[_common_pb2.RequestHead, _Mapping]] = ..., dataset_id: _Optional[str] = ..., scene: _Optional[str] = ..., version: _Optional[str] = ..., attempt: _Optional[int] = ..., holder: _Optional[str] = ...) -> None: ...
 
 class AbortSceneResponse(_message.Message):
     __slots__ = ()
