@@ -1,0 +1,151 @@
+"""NodeService: what a node is asked about itself alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import grpc
+
+from geostore.errors import InvalidInputError
+from geostore.query import Explain
+from geostore.rpc import messages as wire
+from geostore.rpc.streams import StoredBlock, block_messages
+from geostore.rpc.v1 import node_pb2, node_pb2_grpc
+from geostore.server.call import current_call
+from geostore.server.services_calls import Door, answer_rows, take_tiles
+from geostore.types import CallContext
+
+__all__ = ["NodeService"]
+
+Context = grpc.ServicerContext
+
+
+class NodeService(node_pb2_grpc.NodeServiceServicer):
+    """The leaf calls. None of them calls another node, so they always end.
+
+    Details and blocks are read at a node that a row named, whatever the ring is by now.
+    """
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+
+    # ------------------------------------------------------------ tiles and scenes
+    def StageTiles(  # noqa: N802 - the wire's names, here and below
+        self, request_iterator: Iterator[node_pb2.StageTilesRequest], context: Context
+    ) -> node_pb2.StageTilesResponse:
+        call, tiles, attempt = take_tiles(
+            request_iterator, lambda head: self._door.begin(head, context)
+        )
+        checksums = self._door.member.stage_tiles(call, tiles, attempt)
+        return node_pb2.StageTilesResponse(checksums=checksums)
+
+    def FindMissingCells(  # noqa: N802
+        self, request: node_pb2.FindMissingCellsRequest, context: Context
+    ) -> node_pb2.FindMissingCellsResponse:
+        call = self._door.begin(request.head, context)
+        asked = wire.publish_request(request.publication)
+        return node_pb2.FindMissingCellsResponse(cells=self._door.member.missing_cells(call, asked))
+
+    def PublishScene(  # noqa: N802
+        self, request: node_pb2.PublishSceneRequest, context: Context
+    ) -> node_pb2.PublishSceneResponse:
+        call = self._door.begin(request.head, context)
+        self._door.member.publish_scene(call, wire.publish_request(request.publication))
+        return node_pb2.PublishSceneResponse()
+
+    def ClearScene(  # noqa: N802
+        self, request: node_pb2.ClearSceneRequest, context: Context
+    ) -> node_pb2.ClearSceneResponse:
+        call = self._door.begin(request.head, context)
+        self._door.member.clear_scene(call, wire.clear_request(request))
+        return node_pb2.ClearSceneResponse()
+
+    # ------------------------------------------------------------ records and datasets
+    def ReadSceneRecord(  # noqa: N802
+        self, request: node_pb2.ReadSceneRecordRequest, context: Context
+    ) -> node_pb2.ReadSceneRecordResponse:
+        call = self._door.begin(request.head, context)
+        record = self._door.member.scene_record(call, request.dataset_id, request.scene)
+        text = None if record is None else wire.dump_json(record.to_json())
+        return node_pb2.ReadSceneRecordResponse(record_json=text)
+
+    def CopyRecord(  # noqa: N802
+        self, request: node_pb2.CopyRecordRequest, context: Context
+    ) -> node_pb2.CopyRecordResponse:
+        call = self._door.begin(request.head, context)
+        self._door.member.copy_record(call, wire.record_copy(request))
+        return node_pb2.CopyRecordResponse()
+
+    def LearnDataset(  # noqa: N802
+        self, request: node_pb2.LearnDatasetRequest, context: Context
+    ) -> node_pb2.LearnDatasetResponse:
+        call = self._door.begin(request.head, context)
+        self._door.member.learn_dataset(call, wire.definition_from_json(request.definition_json))
+        return node_pb2.LearnDatasetResponse()
+
+    def ForgetDataset(  # noqa: N802
+        self, request: node_pb2.ForgetDatasetRequest, context: Context
+    ) -> node_pb2.ForgetDatasetResponse:
+        call = self._door.begin(request.head, context)
+        tiles = self._door.member.forget_dataset(call, request.dataset_id, request.name)
+        return node_pb2.ForgetDatasetResponse(tiles=tiles)
+
+    # ------------------------------------------------------------ queries
+    def LeafQuery(  # noqa: N802
+        self, request: node_pb2.LeafQueryRequest, context: Context
+    ) -> Iterator[node_pb2.LeafQueryResponse]:
+        call = self._door.begin(request.head, context)
+        if request.answer_kind or request.read_quorum:
+            raise InvalidInputError(
+                f"answer_kind {request.answer_kind}, read_quorum {request.read_quorum}: expected"
+                " neither, replicas are not compared yet"
+            )
+        asked = wire.leaf_query(request.question)
+        explain = Explain() if request.explain else None
+        batches = self._door.member.leaf_query(call, asked, explain)
+        yield from answer_rows(
+            node_pb2.LeafQueryResponse, batches, sort=asked.query.sort, explain=explain
+        )
+
+    def LeafCount(  # noqa: N802
+        self, request: node_pb2.LeafCountRequest, context: Context
+    ) -> node_pb2.LeafCountResponse:
+        call = self._door.begin(request.head, context)
+        asked = wire.leaf_query(request.question)
+        return node_pb2.LeafCountResponse(count=self._door.member.leaf_count(call, asked))
+
+    # ------------------------------------------------------------ reading tiles
+    def GetTileDetails(  # noqa: N802
+        self, request: node_pb2.GetTileDetailsRequest, context: Context
+    ) -> Iterator[node_pb2.GetTileDetailsResponse]:
+        call = self._door.begin(request.head, context, placed=False)
+        for key in request.keys:
+            current_call().check()
+            [details] = self._door.member.tile_details(call, [wire.key_from_wire(key)])
+            yield wire.details_to_wire(details)
+
+    def ReadBlocks(  # noqa: N802
+        self, request: node_pb2.ReadBlocksRequest, context: Context
+    ) -> Iterator[node_pb2.ReadBlocksResponse]:
+        call = self._door.begin(request.head, context, placed=False)
+        yield from block_messages(self._blocks(call, request))
+
+    def _blocks(
+        self, call: CallContext, request: node_pb2.ReadBlocksRequest
+    ) -> Iterator[StoredBlock]:
+        """One tile's blocks in memory at a time."""
+        member = self._door.member
+        for number, wanted in enumerate(request.wanted):
+            current_call().check()
+            key, indices = wire.key_from_wire(wanted.key), list(wanted.indices)
+            stored = member.read_blocks(call, key, indices)
+            [details] = member.tile_details(call, [key])
+            for index, data in zip(indices, stored, strict=True):
+                entry = details.blocks[index]
+                yield StoredBlock(
+                    tile=number,
+                    index=index,
+                    fill=int(entry["fill"]),
+                    checksum=int(entry["checksum"]),
+                    data=data,
+                )
