@@ -20,9 +20,8 @@ from geostore.rpc.transport import Channels
 from geostore.types import CallContext
 
 START = (
-    "import sys; from pathlib import Path; from geostore.api.serve import run_node;"
-    "sys.exit(run_node(Path(sys.argv[1]), '127.0.0.1:0', sys.argv[4:], name=sys.argv[2],"
-    " replicas=int(sys.argv[3]), ready=lambda a: print('serving', a, flush=True)))"
+    "from geostore_cli.main import cli; from geostore_cli.node import node;"
+    "cli.add_command(node); cli.main()"
 )
 POLLS_MAX = 2000
 
@@ -33,8 +32,12 @@ def call(timeout_s: float = 20.0) -> CallContext:
 
 class Started:
     def __init__(self, data: Path, join: tuple[str, ...], replicas: int) -> None:
+        options = ["--data", str(data), "--listen", "127.0.0.1:0", "--name", data.name]
+        options += ["--replicas", str(replicas)]
+        for address in join:
+            options += ["--join", address]
         self.process = subprocess.Popen(
-            [sys.executable, "-c", START, str(data), data.name, str(replicas), *join],
+            [sys.executable, "-c", START, "node", *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
