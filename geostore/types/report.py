@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
+from geostore.types.cluster import NodeStatus
+
 __all__ = ["Problem", "ProblemKind", "Progress", "StoreStatus", "VerifyReport"]
 
 Progress = Callable[[int, int], None]
@@ -34,9 +36,14 @@ class StoreStatus:
     """Whether this process holds the writer lock."""
     read_only_reason: str | None
     """Why nothing can be written; None where it can, or was not tried."""
+    nodes: tuple[NodeStatus, ...] = ()
+    """A cluster's, each as it says itself; none where the store is a directory."""
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        value = asdict(self)
+        if not self.nodes:
+            del value["nodes"]
+        return value
 
 
 class ProblemKind(StrEnum):

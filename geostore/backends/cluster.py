@@ -1,0 +1,524 @@
+"""The cluster store: a client of its nodes, which keeps nothing but their ring."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+
+from geostore.backends.cluster_attempts import Attempt, Attempts
+from geostore.backends.cluster_nodes import ClusterNodes, Connect, Tries
+from geostore.config import Target
+from geostore.errors import (
+    ConflictError,
+    CorruptDataError,
+    GeostoreError,
+    InvalidInputError,
+    NotFoundError,
+    ReadOnlyError,
+    UnavailableError,
+)
+from geostore.query import Cursor, Explain, Query
+from geostore.ring import Ring, RingNode, placement_key, slot_of
+from geostore.rpc.messages import status_from_wire
+from geostore.rpc.transport import PLAINTEXT, Security
+from geostore.types import CallContext, DatasetDefinition, RowBatch, SceneRecord
+from geostore.types.report import StoreStatus
+
+if TYPE_CHECKING:
+    from geostore.rpc.client import NodeClient
+    from geostore.types import EncodedTile, TileDetails, TileKey
+    from geostore.types.report import Progress, VerifyReport
+
+__all__ = ["ClusterBackend", "open_cluster"]
+
+Mode = Literal["a", "r"]
+_Answer = TypeVar("_Answer")
+
+# For one try of a call, each by what it may have to do.
+READ_TIMEOUT_S = 20.0
+"""Definitions, records, details, status."""
+BLOCKS_TIMEOUT_S = 60.0
+QUERY_TIMEOUT_S = 300.0
+"""A stream that takes longer goes on in another one."""
+DATASET_TIMEOUT_S = 60.0
+SCENE_TIMEOUT_S = 120.0
+PUT_TIMEOUT_S = 120.0
+KEEP_TIMEOUT_S = 5.0
+
+PUTS_AT_ONCE_MAX = 8
+PUT_BYTES_MAX = 64 << 20
+"""Of one call, unless a single tile is larger."""
+
+
+def open_cluster(
+    target: Target,
+    *,
+    mode: Mode = "a",
+    security: Security = PLAINTEXT,
+    connect: Connect | None = None,
+) -> ClusterBackend:
+    """Opens a cluster by the addresses of some of its nodes.
+
+    Raises:
+        UnavailableError: none of the addresses answers; it names each and why.
+        InvalidInputError: an address that `security` does not cover.
+    """
+    backend = ClusterBackend(target, mode=mode, security=security, connect=connect)
+    try:
+        backend.connect_now()
+    except BaseException:
+        backend.close()
+        raise
+    return backend
+
+
+class ClusterBackend:
+    """A Backend over the nodes of a ring (see `geostore.backends.protocol.Backend`).
+
+    It connects at its first call. It may be pickled, and used in a forked or spawned process:
+    there it connects anew, and works on no scene that was begun elsewhere.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        *,
+        mode: Mode = "a",
+        security: Security = PLAINTEXT,
+        connect: Connect | None = None,
+        nodes: ClusterNodes | None = None,
+    ) -> None:
+        self._target = target
+        self._mode: Mode = mode
+        self._security = security
+        self._connect = connect
+        self._nodes = nodes or ClusterNodes(target, security=security, connect=connect)
+        self._attempts = Attempts(self._keep)
+        self._definitions: dict[str, DatasetDefinition] = {}
+        """Complete ones, by id: what placement follows from never changes."""
+
+    @property
+    def name(self) -> str:
+        """The target: `geostore://host:port[,host:port...]`."""
+        return str(self._target)
+
+    def connect_now(self) -> None:
+        """Fetches the ring if it is not known yet."""
+        self._nodes.check_open()
+        self._nodes.ring(CallContext.within(READ_TIMEOUT_S))
+
+    def __reduce__(self) -> tuple[Callable[..., ClusterBackend], tuple[Any, ...]]:
+        return _open_again, (self._target, self._mode, self._security, self._connect)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._attempts.close()
+        self._nodes.close()
+
+    def _check_writable(self) -> None:
+        self._nodes.check_open()
+        if self._mode == "r":
+            raise ReadOnlyError(f"store {self.name}: opened with mode 'r'; mode 'a' writes")
+
+    # ------------------------------------------------------------ datasets
+
+    def datasets(self) -> list[DatasetDefinition]:
+        return self._nodes.ask(
+            "the list of datasets", self._nodes.entries, READ_TIMEOUT_S, _list_datasets
+        )
+
+    def dataset(self, name: str) -> DatasetDefinition:
+        return self._nodes.ask(
+            f"dataset {name!r}",
+            self._nodes.entries,
+            READ_TIMEOUT_S,
+            lambda client, call: client.get_dataset(call, name),
+        )
+
+    def create_dataset(self, definition: DatasetDefinition) -> None:
+        self._change_dataset(
+            definition, lambda client, call: client.create_dataset(call, definition)
+        )
+
+    def replace_dataset(self, old: DatasetDefinition, new: DatasetDefinition) -> None:
+        self._change_dataset(new, lambda client, call: client.replace_dataset(call, old, new))
+
+    def _change_dataset(
+        self, wanted: DatasetDefinition, change: Callable[[NodeClient, CallContext], None]
+    ) -> None:
+        self._check_writable()
+        is_lost = False
+        """Whether an earlier try may have been done without an answer."""
+
+        def act(client: NodeClient, call: CallContext) -> None:
+            nonlocal is_lost
+            try:
+                change(client, call)
+            except UnavailableError:
+                is_lost = True
+                raise
+            except ConflictError:
+                if not is_lost or client.get_dataset(call, wanted.name) != wanted:
+                    raise
+
+        home = self._home(f"dataset/{wanted.name}")
+        self._nodes.ask(f"dataset {wanted.name!r}, at its home", home, DATASET_TIMEOUT_S, act)
+
+    def delete_dataset(self, name: str) -> int:
+        self._check_writable()
+        return self._nodes.ask(
+            f"deletion of dataset {name!r}, at its home",
+            self._home(f"dataset/{name}"),
+            DATASET_TIMEOUT_S,
+            lambda client, call: client.delete_dataset(call, name),
+            # Done twice, the second time would say that there is no such dataset.
+            is_repeatable=False,
+        )
+
+    @staticmethod
+    def _home(record: str) -> Callable[[Ring], Sequence[RingNode]]:
+        slot = slot_of(record)
+        return lambda ring: (ring.first_of(slot),)
+
+    def _slot(self, key: TileKey) -> int:
+        definition = self._definitions.get(key.dataset_id)
+        if definition is None:
+            self._remember(self.datasets())
+            definition = self._definitions.get(key.dataset_id)
+        if definition is None or definition.placement is None:
+            raise NotFoundError(
+                f"store {self.name}: no dataset of id {key.dataset_id!r} that could have tiles"
+            )
+        return slot_of(placement_key(key.geocode, definition.placement))
+
+    def _remember(self, definitions: Sequence[DatasetDefinition]) -> None:
+        self._definitions.update({one.id: one for one in definitions if one.is_complete})
+
+    # ------------------------------------------------------------ scenes
+
+    def begin_scene(
+        self,
+        definition: DatasetDefinition,
+        scene: str,
+        version: str,
+        cells: Sequence[str],
+        *,
+        replace: bool = False,
+        path: str = "",
+        reader: str = "",
+    ) -> SceneRecord | None:
+        self._check_writable()
+        holder = self._attempts.holder(definition.id, scene)
+        begun = self._at_scene(
+            definition.id,
+            scene,
+            lambda client, call: client.begin_scene(
+                call,
+                definition,
+                scene,
+                version,
+                cells,
+                replace=replace,
+                path=path,
+                reader=reader,
+                holder=holder,
+            ),
+        )
+        if begun is None or begun[0].staging_version != version:
+            return None
+        self._remember([definition])
+        record, number, _ = begun
+        self._attempts.add(
+            Attempt(
+                dataset_id=definition.id,
+                scene=scene,
+                version=version,
+                number=number,
+                holder=holder,
+            )
+        )
+        return record
+
+    def put_tiles(self, tiles: Sequence[EncodedTile]) -> list[str]:
+        self._check_writable()
+        ring = self._nodes.ring(CallContext.within(READ_TIMEOUT_S))
+        groups: dict[tuple[str, Attempt], list[int]] = {}
+        for index, tile in enumerate(tiles):
+            key = tile.meta.key
+            attempt = self._attempts.find(key.dataset_id, key.scene, key.version)
+            if attempt is None:
+                raise ConflictError(
+                    f"scene {key.scene!r}: no attempt at version {key.version!r} is under way"
+                    " here: begin it first"
+                )
+            node = ring.first_of(self._slot(key))
+            groups.setdefault((node.id, attempt), []).append(index)
+        parts = [
+            (attempt, part)
+            for (_, attempt), indices in groups.items()
+            for part in _cut(indices, [len(tile.payload) for tile in tiles])
+        ]
+
+        def put(work: tuple[Attempt, list[int]]) -> list[str]:
+            attempt, indices = work
+            return self._put([tiles[index] for index in indices], attempt)
+
+        checksums: dict[int, str] = {}
+        with ThreadPoolExecutor(max(1, min(PUTS_AT_ONCE_MAX, len(parts)))) as pool:
+            for (_, indices), stored in zip(parts, pool.map(put, parts), strict=True):
+                checksums.update(zip(indices, stored, strict=True))
+        return [checksums[index] for index in range(len(tiles))]
+
+    def _put(self, tiles: Sequence[EncodedTile], attempt: Attempt) -> list[str]:
+        slot = self._slot(tiles[0].meta.key)
+        return self._nodes.ask(
+            f"{len(tiles)} tiles of scene {attempt.scene!r}",
+            lambda ring: (ring.first_of(slot),),
+            PUT_TIMEOUT_S,
+            lambda client, call: client.put_tiles(call, tiles, attempt.number),
+        )
+
+    def commit_scene(
+        self,
+        dataset_id: str,
+        scene: str,
+        version: str,
+        cells: Sequence[str],
+        *,
+        bytes_total: int,
+        properties: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._check_writable()
+        number = self._attempt_number(dataset_id, scene, version)
+        self._at_scene(
+            dataset_id,
+            scene,
+            lambda client, call: client.commit_scene(
+                call,
+                dataset_id,
+                scene,
+                version,
+                cells,
+                attempt=number,
+                bytes_total=bytes_total,
+                properties=None if properties is None else dict(properties),
+            ),
+        )
+        self._attempts.drop(dataset_id, scene)
+
+    def _attempt_number(self, dataset_id: str, scene: str, version: str) -> int:
+        attempt = self._attempts.find(dataset_id, scene, version)
+        if attempt is not None:
+            return attempt.number
+        record = self.scene_record(dataset_id, scene)
+        return 0 if record is None else record.attempt
+
+    def abort_scene(self, dataset_id: str, scene: str, version: str) -> None:
+        self._check_writable()
+        attempt = self._attempts.find(dataset_id, scene, version)
+        number, holder = (0, "") if attempt is None else (attempt.number, attempt.holder)
+        try:
+            self._at_scene(
+                dataset_id,
+                scene,
+                lambda client, call: client.abort_scene(
+                    call, dataset_id, scene, version, attempt=number, holder=holder
+                ),
+            )
+        finally:
+            # Also where the home cannot be told: it gives up what nobody renews.
+            if attempt is not None:
+                self._attempts.drop(dataset_id, scene)
+
+    def scene_record(self, dataset_id: str, scene: str) -> SceneRecord | None:
+        return self._at_scene(
+            dataset_id,
+            scene,
+            lambda client, call: client.get_scene_record(call, dataset_id, scene),
+            timeout_s=READ_TIMEOUT_S,
+        )
+
+    def _at_scene(
+        self,
+        dataset_id: str,
+        scene: str,
+        act: Callable[[NodeClient, CallContext], _Answer],
+        *,
+        timeout_s: float = SCENE_TIMEOUT_S,
+    ) -> _Answer:
+        home = self._home(f"scene/{dataset_id}/{scene}")
+        return self._nodes.ask(f"scene {scene!r}, at its home", home, timeout_s, act)
+
+    def _keep(self, attempt: Attempt) -> float:
+        home = self._home(f"scene/{attempt.dataset_id}/{attempt.scene}")
+        return self._nodes.ask(
+            f"lease of scene {attempt.scene!r}",
+            home,
+            KEEP_TIMEOUT_S,
+            lambda client, call: client.keep_scene(
+                call,
+                attempt.dataset_id,
+                attempt.scene,
+                attempt.version,
+                attempt=attempt.number,
+                holder=attempt.holder,
+            ),
+        )
+
+    # ------------------------------------------------------------ queries
+
+    def query(self, query: Query, explain: Explain | None = None) -> Iterator[RowBatch]:
+        """See `Backend.query`. Where a node is lost another one goes on behind the last row;
+        `explain` then tells of that part.
+        """
+        self._nodes.check_open()
+        return self._stream(query, explain)
+
+    def _stream(self, query: Query, explain: Explain | None) -> Iterator[RowBatch]:
+        after: Cursor | None = None
+        rest = query
+        while True:
+            tries = Tries(self._nodes, "a query", self._nodes.entries, QUERY_TIMEOUT_S)
+            has_moved = False
+            for node, client, call in tries:
+                try:
+                    with closing(client.query(call, rest, after=after, explain=explain)) as rows:
+                        for batch in rows:
+                            if len(batch):
+                                after = Cursor.after(batch, query.sort)
+                                rest = _less(rest, len(batch))
+                                has_moved = True
+                            yield batch
+                except UnavailableError as error:
+                    tries.note(node, error)
+                    if rest.limit == 0 and has_moved:
+                        return
+                    if has_moved:
+                        self._prefer_another(node)
+                        break
+                else:
+                    self._nodes.prefer(node.address)
+                    return
+            if not has_moved:
+                raise tries.error()
+
+    def _prefer_another(self, lost: RingNode) -> None:
+        ring = self._nodes.ring(CallContext.within(READ_TIMEOUT_S))
+        places = [node.id for node in ring.nodes]
+        if lost.id in places:
+            self._nodes.prefer(ring.nodes[(places.index(lost.id) + 1) % len(places)].address)
+
+    def count(self, query: Query) -> int:
+        return self._nodes.ask(
+            "a count",
+            self._nodes.entries,
+            QUERY_TIMEOUT_S,
+            lambda client, call: client.count(call, query),
+        )
+
+    # ------------------------------------------------------------ tiles
+
+    def details(self, key: TileKey) -> TileDetails:
+        return self._at_replicas(
+            key, READ_TIMEOUT_S, lambda client, call: client.tile_details(call, [key])[0]
+        )
+
+    def read_blocks(self, key: TileKey, indices: Sequence[int]) -> list[memoryview | None]:
+        def act(client: NodeClient, call: CallContext) -> list[memoryview | None]:
+            blocks = client.read_blocks(call, [(key, indices)])
+            return [None if one.data is None else memoryview(one.data) for one in blocks]
+
+        return self._at_replicas(key, BLOCKS_TIMEOUT_S, act)
+
+    def _at_replicas(
+        self, key: TileKey, timeout_s: float, act: Callable[[NodeClient, CallContext], _Answer]
+    ) -> _Answer:
+        slot = self._slot(key)
+        tolerated: tuple[type[GeostoreError], ...] = (CorruptDataError, NotFoundError)
+        return self._nodes.ask(
+            f"tile {key.geocode} of scene {key.scene!r}",
+            lambda ring: ring.replicas_of(slot),
+            timeout_s,
+            act,
+            tolerated=tolerated,
+        )
+
+    # ------------------------------------------------------------ the store
+
+    def status(self) -> StoreStatus:
+        said = self._nodes.ask(
+            "status",
+            self._nodes.entries,
+            READ_TIMEOUT_S,
+            lambda client, call: client.get_status(call),
+        )
+        try:
+            nodes = tuple(status_from_wire(node) for node in said.nodes)
+        except InvalidInputError as error:
+            raise UnavailableError(
+                f"store {self.name}: its status does not read: {error}"
+            ) from None
+        reasons = [f"node {n.name}: {n.read_only_reason}" for n in nodes if n.read_only_reason]
+        return StoreStatus(
+            path=self.name,
+            store_id=said.cluster_id,
+            format_version=said.format_version,
+            created_us=said.created_us,
+            datasets=said.datasets,
+            scenes=said.scenes,
+            tiles=said.tiles,
+            bytes=said.bytes,
+            slots_used=said.slots_used,
+            disk_free_bytes=sum(node.disk_free_bytes for node in nodes),
+            is_writer=False,
+            read_only_reason="; ".join(reasons) or None,
+            nodes=nodes,
+        )
+
+    def verify(
+        self,
+        progress: Progress | None = None,  # noqa: ARG002  # the protocol's
+        *,
+        rebuild: bool = False,
+    ) -> VerifyReport:
+        raise UnavailableError(
+            f"store {self.name}: a cluster is verified node by node: stop a node, run"
+            f" `geostore verify{' --rebuild' if rebuild else ''}` on its directory, start it again"
+        )
+
+
+def _list_datasets(client: NodeClient, call: CallContext) -> list[DatasetDefinition]:
+    return client.list_datasets(call)
+
+
+def _less(query: Query, rows: int) -> Query:
+    """What is left to ask for when `rows` rows were given."""
+    if query.limit is None:
+        return query
+    return replace(query, limit=max(0, query.limit - rows))
+
+
+def _cut(indices: Sequence[int], sizes: Sequence[int]) -> Iterator[list[int]]:
+    part: list[int] = []
+    room = PUT_BYTES_MAX
+    for index in indices:
+        if part and sizes[index] > room:
+            yield part
+            part, room = [], PUT_BYTES_MAX
+        part.append(index)
+        room -= sizes[index]
+    yield part
+
+
+def _open_again(
+    target: Target, mode: Mode, security: Security, connect: Connect | None
+) -> ClusterBackend:
+    return ClusterBackend(target, mode=mode, security=security, connect=connect)
