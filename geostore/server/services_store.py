@@ -202,17 +202,18 @@ class StoreService(store_pb2_grpc.StoreServiceServicer):
             created_us=identity.created_us,
             format_version=identity.format_version,
             datasets=max(one.datasets for one in nodes),
+            scenes=sum(one.scenes for one in nodes),  # each record has one home
             nodes=[wire.status_to_wire(one) for one in nodes],
             **_counted_once(nodes, ring.copies),
         )
 
 
 def _counted_once(nodes: list[NodeStatus], copies: int) -> dict[str, Any]:
-    """The store's sizes from those of its nodes, which keep `copies` of everything.
+    """The store's sizes from those of its nodes, which keep `copies` of tiles.
 
     Exact where all nodes answer and nothing is being written; else too low.
     """
-    names = ("scenes", "tiles", "bytes", "slots_used")
+    names = ("tiles", "bytes", "slots_used")
     return {name: sum(getattr(one, name) for one in nodes) // copies for name in names}
 
 

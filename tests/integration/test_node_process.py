@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import runpy
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from geostore.errors import UnavailableError, WrongClusterError
 from geostore.query import Query
-from geostore.ring import Ring
+from geostore.ring import Ring, placement_key, slot_of
 from geostore.rpc import messages as wire
 from geostore.rpc.client import NodeClient
 from geostore.rpc.transport import Channels
 from geostore.types import CallContext
 
+small = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "small_store.py")))
 START = (
     "from geostore_cli.main import cli; from geostore_cli.node import node;"
     "cli.add_command(node); cli.main()"
@@ -100,6 +103,24 @@ def ring_when(node: NodeClient, holds: Callable[[Ring], bool]) -> Ring:
     raise AssertionError(f"the ring of {node.address} stays {ring}")
 
 
+def store_a_scene(channels: Channels, ring: Ring) -> None:
+    """As a client does that knows the ring: each call to the node whose it is."""
+
+    def at(key: str) -> NodeClient:
+        return client(channels, ring.first_of(slot_of(key)).address, ring)
+
+    definition, cells = small.A, small.CELLS
+    at("dataset/a").create_dataset(call(), definition)
+    home = at(f"scene/{definition.id}/s")
+    begun = home.begin_scene(call(), definition, "s", "v", cells, holder="me")
+    assert begun is not None
+    for cell in cells:
+        tile = small.make_tile(definition, "s", "v", cell)
+        node = at(placement_key(cell, definition.placement))
+        assert node.put_tiles(call(), [tile], begun[1]) == [tile.checksum]
+    home.commit_scene(call(), definition.id, "s", "v", cells, attempt=begun[1], bytes_total=1)
+
+
 def test_three_nodes_form_a_ring_and_end_when_told(start: Start, channels: Channels) -> None:
     founder = start("a", replicas=2)
     first = founder.address()
@@ -122,6 +143,14 @@ def test_three_nodes_form_a_ring_and_end_when_told(start: Start, channels: Chann
         assert node.count(call(), Query()) == 0
         assert list(node.query(call(), Query())) == []
         assert [each.state for each in node.get_status(call()).nodes] == ["serving"] * 3
+    store_a_scene(channels, rings[0])
+    for address in addresses:
+        node = client(channels, address, rings[0])
+        found = [row for batch in node.query(call(), Query()) for row in batch.rows()]
+        assert [row.key.geocode for row in found] == sorted(small.CELLS)
+        assert {len(row.nodes) for row in found} == {2}
+        status = node.get_status(call())
+        assert (status.datasets, status.scenes, status.tiles) == (1, 1, len(small.CELLS))
     assert [node.end() for node in (founder, *others)] == [0, 0, 0]
 
 

@@ -336,3 +336,24 @@ def test_a_rings_file_keeps_id_and_ring_and_knows_damage(tmp_path: Path) -> None
         path.write_text("{")
         with pytest.raises(CorruptDataError, match="not JSON"):
             RingFile(node)
+
+
+def test_who_is_taken_in_by_nobody_says_whom_it_asked(served: Served) -> None:
+    from geostore.server.node_process import _join
+
+    own = RingNode("x", "x", "127.0.0.1:2")
+    with pytest.raises(UnavailableError, match=r"no node took 'x' in .*127\.0\.0\.1:1"):
+        _join(["127.0.0.1:1"], own, served.channels, timeout_s=0.1)
+    ring = _join(["127.0.0.1:1", served.address], own, served.channels, timeout_s=0.1)
+    assert [node.name for node in ring.nodes] == ["n1", "x"]
+    with pytest.raises(ConflictError, match="'x' is taken"):
+        _join([served.address], replace(own, id="y"), served.channels, timeout_s=0.1)
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0"])
+def test_an_address_that_nobody_can_call_is_refused(tmp_path: Path, listen: str) -> None:
+    from geostore.server.node_process import run_node
+
+    with pytest.raises(InvalidInputError, match="other nodes cannot call it"):
+        run_node(tmp_path / "n", listen, insecure=True)
+    assert not (tmp_path / "n").exists()
