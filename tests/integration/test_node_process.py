@@ -12,13 +12,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import trustme
 
 from geostore.errors import UnavailableError, WrongClusterError
 from geostore.query import Query
 from geostore.ring import Ring, placement_key, slot_of
 from geostore.rpc import messages as wire
 from geostore.rpc.client import NodeClient
-from geostore.rpc.transport import Channels
+from geostore.rpc.transport import Channels, Security, TlsFiles
 from geostore.types import CallContext
 
 small = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "small_store.py")))
@@ -34,9 +35,12 @@ def call(timeout_s: float = 20.0) -> CallContext:
 
 
 class Started:
-    def __init__(self, data: Path, join: tuple[str, ...], replicas: int) -> None:
+    def __init__(
+        self, data: Path, join: tuple[str, ...], replicas: int, extra: tuple[str, ...]
+    ) -> None:
         options = ["--data", str(data), "--listen", "127.0.0.1:0", "--name", data.name]
         options += ["--replicas", str(replicas)]
+        options += extra
         for address in join:
             options += ["--join", address]
         self.process = subprocess.Popen(
@@ -66,8 +70,8 @@ Start = Callable[..., Started]
 def start(tmp_path: Path) -> Iterator[Start]:
     running: list[Started] = []
 
-    def begin(name: str, *join: str, replicas: int = 1) -> Started:
-        running.append(Started(tmp_path / name, join, replicas))
+    def begin(name: str, *join: str, replicas: int = 1, extra: tuple[str, ...] = ()) -> Started:
+        running.append(Started(tmp_path / name, join, replicas, extra))
         return running[-1]
 
     yield begin
@@ -196,3 +200,28 @@ def test_a_busy_port_fails_before_anything_is_made(start: Start, tmp_path: Path)
     with pytest.raises(ConflictError, match="in use"):
         run_node(tmp_path / "z", first)
     assert not (tmp_path / "z").exists()
+
+
+def test_nodes_with_tls_let_in_whom_their_authority_signed(start: Start, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1", "localhost")
+    files = TlsFiles(tmp_path / "cert.pem", tmp_path / "key.pem", tmp_path / "ca.pem")
+    issued.cert_chain_pems[0].write_to_path(files.cert)
+    issued.private_key_pem.write_to_path(files.key)
+    authority.cert_pem.write_to_path(files.ca)
+    extra = ("--tls-cert", str(files.cert), "--tls-key", str(files.key))
+    refused = start("r", extra=extra)
+    _, said = refused.process.communicate(timeout=60)
+    assert refused.process.returncode == 2
+    assert "--tls-ca together" in said
+    extra += ("--tls-ca", str(files.ca))
+    first = start("a", extra=extra).address()
+    second = start("b", first, extra=extra).address()
+    inside, outside = Channels(Security(tls=files)), Channels()
+    ring = client(inside, second).get_ring(call())
+    assert {node.address for node in ring.nodes} == {first, second}
+    assert client(inside, second, ring).count(call(), Query()) == 0
+    with pytest.raises(UnavailableError):
+        client(outside, second).get_ring(call(5.0))
+    inside.close()
+    outside.close()
