@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
-from geostore.backends.cluster_attempts import Attempt, Attempts
-from geostore.backends.cluster_nodes import ClusterNodes, Connect, Tries
+from geostore.backends.cluster_nodes import ClusterNodes, Connect, Tries, home_of
+from geostore.backends.cluster_scenes import ClusterScenes
 from geostore.config import Target
 from geostore.errors import (
     ConflictError,
@@ -21,7 +20,7 @@ from geostore.errors import (
     UnavailableError,
 )
 from geostore.query import Cursor, Explain, Query
-from geostore.ring import Ring, RingNode, placement_key, slot_of
+from geostore.ring import RingNode, placement_key, slot_of
 from geostore.rpc.messages import status_from_wire
 from geostore.rpc.transport import PLAINTEXT, Security
 from geostore.types import CallContext, DatasetDefinition, RowBatch, SceneRecord
@@ -44,13 +43,6 @@ BLOCKS_TIMEOUT_S = 60.0
 QUERY_TIMEOUT_S = 300.0
 """A stream that takes longer goes on in another one."""
 DATASET_TIMEOUT_S = 60.0
-SCENE_TIMEOUT_S = 120.0
-PUT_TIMEOUT_S = 120.0
-KEEP_TIMEOUT_S = 5.0
-
-PUTS_AT_ONCE_MAX = 8
-PUT_BYTES_MAX = 64 << 20
-"""Of one call, unless a single tile is larger."""
 
 
 def open_cluster(
@@ -96,7 +88,7 @@ class ClusterBackend:
         self._security = security
         self._connect = connect
         self._nodes = nodes or ClusterNodes(target, security=security, connect=connect)
-        self._attempts = Attempts(self._keep)
+        self._scenes = ClusterScenes(self._nodes, self._slot)
         self._definitions: dict[str, DatasetDefinition] = {}
         """Complete ones, by id: what placement follows from never changes."""
 
@@ -120,7 +112,7 @@ class ClusterBackend:
         self.close()
 
     def close(self) -> None:
-        self._attempts.close()
+        self._scenes.close()
         self._nodes.close()
 
     def _check_writable(self) -> None:
@@ -169,24 +161,19 @@ class ClusterBackend:
                 if not is_lost or client.get_dataset(call, wanted.name) != wanted:
                     raise
 
-        home = self._home(f"dataset/{wanted.name}")
+        home = home_of(f"dataset/{wanted.name}")
         self._nodes.ask(f"dataset {wanted.name!r}, at its home", home, DATASET_TIMEOUT_S, act)
 
     def delete_dataset(self, name: str) -> int:
         self._check_writable()
         return self._nodes.ask(
             f"deletion of dataset {name!r}, at its home",
-            self._home(f"dataset/{name}"),
+            home_of(f"dataset/{name}"),
             DATASET_TIMEOUT_S,
             lambda client, call: client.delete_dataset(call, name),
             # Done twice, the second time would say that there is no such dataset.
             is_repeatable=False,
         )
-
-    @staticmethod
-    def _home(record: str) -> Callable[[Ring], Sequence[RingNode]]:
-        slot = slot_of(record)
-        return lambda ring: (ring.first_of(slot),)
 
     def _slot(self, key: TileKey) -> int:
         definition = self._definitions.get(key.dataset_id)
@@ -216,75 +203,14 @@ class ClusterBackend:
         reader: str = "",
     ) -> SceneRecord | None:
         self._check_writable()
-        holder = self._attempts.holder(definition.id, scene)
-        begun = self._at_scene(
-            definition.id,
-            scene,
-            lambda client, call: client.begin_scene(
-                call,
-                definition,
-                scene,
-                version,
-                cells,
-                replace=replace,
-                path=path,
-                reader=reader,
-                holder=holder,
-            ),
-        )
-        if begun is None or begun[0].staging_version != version:
-            return None
         self._remember([definition])
-        record, number, _ = begun
-        self._attempts.add(
-            Attempt(
-                dataset_id=definition.id,
-                scene=scene,
-                version=version,
-                number=number,
-                holder=holder,
-            )
+        return self._scenes.begin(
+            definition, scene, version, cells, replace=replace, path=path, reader=reader
         )
-        return record
 
     def put_tiles(self, tiles: Sequence[EncodedTile]) -> list[str]:
         self._check_writable()
-        ring = self._nodes.ring(CallContext.within(READ_TIMEOUT_S))
-        groups: dict[tuple[str, Attempt], list[int]] = {}
-        for index, tile in enumerate(tiles):
-            key = tile.meta.key
-            attempt = self._attempts.find(key.dataset_id, key.scene, key.version)
-            if attempt is None:
-                raise ConflictError(
-                    f"scene {key.scene!r}: no attempt at version {key.version!r} is under way"
-                    " here: begin it first"
-                )
-            node = ring.first_of(self._slot(key))
-            groups.setdefault((node.id, attempt), []).append(index)
-        parts = [
-            (attempt, part)
-            for (_, attempt), indices in groups.items()
-            for part in _cut(indices, [len(tile.payload) for tile in tiles])
-        ]
-
-        def put(work: tuple[Attempt, list[int]]) -> list[str]:
-            attempt, indices = work
-            return self._put([tiles[index] for index in indices], attempt)
-
-        checksums: dict[int, str] = {}
-        with ThreadPoolExecutor(max(1, min(PUTS_AT_ONCE_MAX, len(parts)))) as pool:
-            for (_, indices), stored in zip(parts, pool.map(put, parts), strict=True):
-                checksums.update(zip(indices, stored, strict=True))
-        return [checksums[index] for index in range(len(tiles))]
-
-    def _put(self, tiles: Sequence[EncodedTile], attempt: Attempt) -> list[str]:
-        slot = self._slot(tiles[0].meta.key)
-        return self._nodes.ask(
-            f"{len(tiles)} tiles of scene {attempt.scene!r}",
-            lambda ring: (ring.first_of(slot),),
-            PUT_TIMEOUT_S,
-            lambda client, call: client.put_tiles(call, tiles, attempt.number),
-        )
+        return self._scenes.put(tiles)
 
     def commit_scene(
         self,
@@ -297,81 +223,16 @@ class ClusterBackend:
         properties: Mapping[str, Any] | None = None,
     ) -> None:
         self._check_writable()
-        number = self._attempt_number(dataset_id, scene, version)
-        self._at_scene(
-            dataset_id,
-            scene,
-            lambda client, call: client.commit_scene(
-                call,
-                dataset_id,
-                scene,
-                version,
-                cells,
-                attempt=number,
-                bytes_total=bytes_total,
-                properties=None if properties is None else dict(properties),
-            ),
+        self._scenes.commit(
+            dataset_id, scene, version, cells, bytes_total=bytes_total, properties=properties
         )
-        self._attempts.drop(dataset_id, scene)
-
-    def _attempt_number(self, dataset_id: str, scene: str, version: str) -> int:
-        attempt = self._attempts.find(dataset_id, scene, version)
-        if attempt is not None:
-            return attempt.number
-        record = self.scene_record(dataset_id, scene)
-        return 0 if record is None else record.attempt
 
     def abort_scene(self, dataset_id: str, scene: str, version: str) -> None:
         self._check_writable()
-        attempt = self._attempts.find(dataset_id, scene, version)
-        number, holder = (0, "") if attempt is None else (attempt.number, attempt.holder)
-        try:
-            self._at_scene(
-                dataset_id,
-                scene,
-                lambda client, call: client.abort_scene(
-                    call, dataset_id, scene, version, attempt=number, holder=holder
-                ),
-            )
-        finally:
-            # Also where the home cannot be told: it gives up what nobody renews.
-            if attempt is not None:
-                self._attempts.drop(dataset_id, scene)
+        self._scenes.abort(dataset_id, scene, version)
 
     def scene_record(self, dataset_id: str, scene: str) -> SceneRecord | None:
-        return self._at_scene(
-            dataset_id,
-            scene,
-            lambda client, call: client.get_scene_record(call, dataset_id, scene),
-            timeout_s=READ_TIMEOUT_S,
-        )
-
-    def _at_scene(
-        self,
-        dataset_id: str,
-        scene: str,
-        act: Callable[[NodeClient, CallContext], _Answer],
-        *,
-        timeout_s: float = SCENE_TIMEOUT_S,
-    ) -> _Answer:
-        home = self._home(f"scene/{dataset_id}/{scene}")
-        return self._nodes.ask(f"scene {scene!r}, at its home", home, timeout_s, act)
-
-    def _keep(self, attempt: Attempt) -> float:
-        home = self._home(f"scene/{attempt.dataset_id}/{attempt.scene}")
-        return self._nodes.ask(
-            f"lease of scene {attempt.scene!r}",
-            home,
-            KEEP_TIMEOUT_S,
-            lambda client, call: client.keep_scene(
-                call,
-                attempt.dataset_id,
-                attempt.scene,
-                attempt.version,
-                attempt=attempt.number,
-                holder=attempt.holder,
-            ),
-        )
+        return self._scenes.record(dataset_id, scene)
 
     # ------------------------------------------------------------ queries
 
@@ -504,18 +365,6 @@ def _less(query: Query, rows: int) -> Query:
     if query.limit is None:
         return query
     return replace(query, limit=max(0, query.limit - rows))
-
-
-def _cut(indices: Sequence[int], sizes: Sequence[int]) -> Iterator[list[int]]:
-    part: list[int] = []
-    room = PUT_BYTES_MAX
-    for index in indices:
-        if part and sizes[index] > room:
-            yield part
-            part, room = [], PUT_BYTES_MAX
-        part.append(index)
-        room -= sizes[index]
-    yield part
 
 
 def _open_again(

@@ -20,13 +20,13 @@ from geostore.errors import (
     UnavailableError,
     WrongClusterError,
 )
-from geostore.ring import Ring, RingNode
+from geostore.ring import Ring, RingNode, slot_of
 from geostore.rpc.client import HeadFactory, NodeClient
 from geostore.rpc.messages import make_head
 from geostore.rpc.transport import PLAINTEXT, Channels, Security, TlsFiles
 from geostore.types import CallContext
 
-__all__ = ["ClusterNodes", "Connect", "Tries", "security_of"]
+__all__ = ["ClusterNodes", "Connect", "Tries", "home_of", "security_of"]
 
 Connect = Callable[[str], NodeClient]
 """A client of the node at an address; who connects owns what it stands on."""
@@ -41,6 +41,12 @@ WAIT_MAX_S = 2.0
 """Before a round, also where a node asks for more."""
 
 _Answer = TypeVar("_Answer")
+
+
+def home_of(record: str) -> Callable[[Ring], Sequence[RingNode]]:
+    """The one node that may change a record, as candidates of a call."""
+    slot = slot_of(record)
+    return lambda ring: (ring.first_of(slot),)
 
 
 def security_of(settings: Settings) -> Security:
