@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import runpy
-import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -17,31 +17,44 @@ from geostore.config import parse_target
 from geostore.errors import UnavailableError
 from geostore.query import Explain, Query
 
-HERE = Path(__file__)
-small = SimpleNamespace(**runpy.run_path(str(HERE.parents[1] / "small_store.py")))
-node = SimpleNamespace(**runpy.run_path(str(HERE.with_name("test_node_process.py"))))
+small = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "small_store.py")))
+START = (
+    "from geostore_cli.main import cli; from geostore_cli.node import node;"
+    "cli.add_command(node); cli.main()"
+)
 A = small.make_definition("a")
 
 
+def start(data: Path, join: str | None) -> subprocess.Popen[str]:
+    options = ["--data", str(data), "--listen", "127.0.0.1:0", "--replicas", "2"]
+    options += [] if join is None else ["--join", join]
+    command = [sys.executable, "-c", START, "node", *options]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, bufsize=1
+    )
+
+
 @pytest.fixture
-def nodes(tmp_path: Path) -> Iterator[list[tuple[str, Any]]]:
-    """Addresses and processes of three nodes that keep two copies."""
-    started = [node.Started(tmp_path / "n1", (), 2)]
-    addresses = [started[0].address()]
+def nodes(tmp_path: Path) -> Iterator[dict[str, subprocess.Popen[str]]]:
+    """Three nodes that keep two copies, by address."""
+    started: list[subprocess.Popen[str]] = []
+    serving: dict[str, subprocess.Popen[str]] = {}
     try:
-        for name in ("n2", "n3"):
-            started.append(node.Started(tmp_path / name, (addresses[0],), 2))
-            addresses.append(started[-1].address())
-        yield list(zip(addresses, [one.process for one in started], strict=True))
+        for name in ("n1", "n2", "n3"):
+            started.append(start(tmp_path / name, next(iter(serving), None)))
+            assert started[-1].stdout is not None
+            word, address = started[-1].stdout.readline().split()
+            assert word == "serving"
+            serving[address] = started[-1]
+        yield serving
     finally:
-        for one in started:
-            if one.process.poll() is None:
-                one.process.kill()
-            one.process.communicate(timeout=60)
+        for process in started:
+            process.kill()
+            process.communicate(timeout=60)
 
 
-def test_a_scene_goes_in_and_comes_out(nodes: list[tuple[str, Any]]) -> None:
-    target = parse_target("geostore://" + ",".join(address for address, _ in nodes))
+def test_a_scene_goes_in_and_comes_out(nodes: dict[str, subprocess.Popen[str]]) -> None:
+    target = parse_target("geostore://" + ",".join(nodes))
     with closing(open_backend(target)) as backend:
         backend.create_dataset(A)
         assert backend.datasets() == [A]
@@ -54,8 +67,8 @@ def test_a_scene_goes_in_and_comes_out(nodes: list[tuple[str, Any]]) -> None:
         state = backend.status()
         assert (state.datasets, state.scenes, len(state.nodes)) == (1, 1, 3)
 
-        lost = nodes[0][1]
-        lost.send_signal(signal.SIGKILL)
+        lost = next(iter(nodes.values()))
+        lost.kill()
         lost.wait(60)
         assert {key.geocode: backend.details(key).checksum for key in keys} == checksums
         assert all(backend.read_blocks(key, [0])[0] is not None for key in keys)
