@@ -39,21 +39,34 @@ _LATE = {
 
 
 def open(  # noqa: A001 - the contract's name: `geostore.open(...)`, as in rasterio
-    target: str | os.PathLike[str], *, mode: Literal["a", "r"] = "a"
+    target: str | os.PathLike[str],
+    *,
+    mode: Literal["a", "r"] = "a",
+    tls_ca: str | os.PathLike[str] | None = None,
+    tls_cert: str | os.PathLike[str] | None = None,
+    tls_key: str | os.PathLike[str] | None = None,
+    insecure: bool | None = None,
 ) -> Store:
-    """Open the store at `target`: a directory, made at the first write where it is absent.
+    """Open the store at `target`: a directory, made at the first write where it is absent, or
+    a cluster, `geostore://host:port[,host:port...]`, any of whose nodes is a way in.
 
     `mode="a"` may write: the first write takes the store's one writer lock. `mode="r"`
     never writes and needs the store to exist. Any number of readers work beside a writer.
 
+    A cluster on other machines needs TLS (`tls_ca`, and `tls_cert` with `tls_key` where its
+    nodes ask for them) or `insecure=True`; without them `GEOSTORE_TLS_CA` and the like count.
+
     Raises:
-        InvalidInputError: a target or mode that cannot be opened by this version.
+        InvalidInputError: a target or mode that cannot be, or an address without TLS.
+        UnavailableError: no node of the cluster answers.
         NotFoundError: `mode="r"` and no store is there.
         StoreFormatError: the directory holds something else, or a newer geostore's store.
     """
     from geostore import api
 
-    return api.open(target, mode=mode)
+    return api.open(
+        target, mode=mode, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key, insecure=insecure
+    )
 
 
 def __getattr__(name: str) -> Any:

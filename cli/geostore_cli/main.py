@@ -15,10 +15,12 @@ import click
 
 from geostore.errors import GeostoreError, InvalidInputError, UnreadableSourceError
 from geostore_cli import (
+    cluster,
     dataset,
     demo,
     export,
     ingest,
+    node,
     query,
     ring,
     status,
@@ -145,6 +147,8 @@ for _command in (
     ingest.ingest,
     query.query,
     export.export,
+    node.node,
+    cluster.cluster,
     status.status,
     ring.ring,
     verify.verify,

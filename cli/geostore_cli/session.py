@@ -124,7 +124,15 @@ class Session:
         from geostore.api import open as open_store
 
         self.start_logging()
-        return open_store(self.settings.store, mode=mode)
+        settings = self.settings
+        return open_store(
+            settings.store,
+            mode=mode,
+            tls_ca=settings.tls_ca,
+            tls_cert=settings.tls_cert,
+            tls_key=settings.tls_key,
+            insecure=settings.insecure or None,
+        )
 
     @contextmanager
     def open_for_planning(self) -> Iterator[Store]:
@@ -170,7 +178,10 @@ def _shared_options() -> list[click.Option]:
             metavar="TARGET",
             expose_value=False,
             callback=_keep,
-            help="A directory. Default: $GEOSTORE_STORE, else ./geostore-data.",
+            help=(
+                "A directory, or geostore://host:port[,host:port...]. Default: $GEOSTORE_STORE,"
+                " else ./geostore-data."
+            ),
         ),
         click.Option(
             ["--config"],

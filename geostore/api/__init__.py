@@ -28,20 +28,37 @@ def _directory(target: str | os.PathLike[str]) -> Path:
     place = parse_target(target)
     if place.path is None:
         raise InvalidInputError(
-            f"store {os.fspath(target)!r}: this version opens directories only, no clusters"
+            f"store {os.fspath(target)!r}: expected a directory; a cluster's nodes are checked"
+            " and rebuilt one by one, each stopped, by its own data directory"
         )
     return place.path
 
 
 def open(  # noqa: A001 - the contract's name
-    target: str | os.PathLike[str], *, mode: Literal["a", "r"] = "a"
+    target: str | os.PathLike[str],
+    *,
+    mode: Literal["a", "r"] = "a",
+    tls_ca: str | os.PathLike[str] | None = None,
+    tls_cert: str | os.PathLike[str] | None = None,
+    tls_key: str | os.PathLike[str] | None = None,
+    insecure: bool | None = None,
 ) -> Store:
     """Open a store; see `geostore.open`."""
-    from geostore.backends import open_embedded
+    from geostore.backends import open_backend
+    from geostore.config import load_settings, parse_target
 
     if mode not in ("a", "r"):
         raise InvalidInputError(f"mode {mode!r}: expected 'a' (read and write) or 'r' (read)")
-    return Store(open_embedded(_directory(target), mode=mode))
+    place = parse_target(target)
+    if place.path is not None:
+        return Store(open_backend(place, mode=mode))
+    files = {"tls_ca": tls_ca, "tls_cert": tls_cert, "tls_key": tls_key}
+    flags: dict[str, object] = {
+        name: None if path is None else os.fspath(path) for name, path in files.items()
+    }
+    flags["insecure"] = insecure
+    settings = load_settings(flags, environment=os.environ)
+    return Store(open_backend(place, mode=mode, security=settings))
 
 
 def rebuild(

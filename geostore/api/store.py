@@ -274,11 +274,26 @@ class Store:
         return self._backend.verify(progress, rebuild=rebuild)
 
     def ring(self) -> list[NodeShare]:
-        """The nodes and what each owns; an embedded store is one that owns every slot."""
+        """The nodes and what each holds; an embedded store is one that owns every slot.
+
+        `path` is an embedded store's directory, a cluster node's address.
+        """
         from geostore.api.placement import EMBEDDED_NODE, NodeShare
         from geostore.ring import SLOTS_TOTAL
 
         state = self.status()
+        if state.nodes:
+            return [
+                NodeShare(
+                    node=node.name,
+                    path=node.address,
+                    slots=node.slots,
+                    slots_used=node.slots_used,
+                    tiles=node.tiles,
+                    bytes=node.bytes,
+                )
+                for node in state.nodes
+            ]
         return [
             NodeShare(
                 node=EMBEDDED_NODE,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,13 @@ import pytest
 import geostore
 from geostore import demo
 from geostore.api import Selection, Store
-from geostore.errors import ConflictError, InvalidInputError, NotFoundError, ReadOnlyError
+from geostore.errors import (
+    ConflictError,
+    InvalidInputError,
+    NotFoundError,
+    ReadOnlyError,
+    UnavailableError,
+)
 from geostore.query import Query
 from geostore.types import SceneStatus
 from tests.fake_backend import FakeBackend, band
@@ -231,8 +238,13 @@ def test_progress_shows_on_stderr(tmp_path, monkeypatch) -> None:
 
 
 def test_targets_and_modes_that_cannot_be(tmp_path) -> None:
-    with pytest.raises(InvalidInputError, match="no clusters"):
-        geostore.open("geostore://127.0.0.1:7440")
+    with socket.socket() as nobody:  # bound, not listening
+        nobody.bind(("127.0.0.1", 0))
+        target = f"geostore://127.0.0.1:{nobody.getsockname()[1]}"
+        with pytest.raises(UnavailableError, match="no node gave its ring"):
+            geostore.open(target)
+    with pytest.raises(InvalidInputError, match="tls"):
+        geostore.open("geostore://10.0.0.1:7440")
     with pytest.raises(InvalidInputError, match="mode 'w'"):
         geostore.open(tmp_path, mode="w")
     with pytest.raises(InvalidInputError, match="store"):
