@@ -133,6 +133,9 @@ class FakeBackend:
 
     # ------------------------------------------------------------ Backend
 
+    def holders(self, slot: int) -> list[tuple[str, str]]:
+        return [("local", "fake")]
+
     def datasets(self) -> list[DatasetDefinition]:
         return [self.definitions[name] for name in sorted(self.definitions)]
 

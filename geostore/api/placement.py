@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geostore.errors import InvalidInputError
+from geostore.types.cluster import EMBEDDED_NODE
 
 if TYPE_CHECKING:
     from geostore.types import DatasetDefinition
 
 __all__ = ["EMBEDDED_NODE", "NodeShare", "Placement", "locate"]
-
-EMBEDDED_NODE = "local"
-"""What an embedded store's only node is called in the `nodes` of its tiles."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +46,7 @@ class Placement:
     """0..4095, the top 12 bits of the key's SHA-1."""
     nodes: tuple[str, ...]
     path: str
-    """The directory of the slot's tile files."""
+    """The directory of the slot's tile files; of a cluster, its nodes' addresses."""
     tiles: int
     """How many tiles the geocode has now."""
 
@@ -59,11 +57,16 @@ class Placement:
 
 
 def locate(
-    root: Path, definition: DatasetDefinition, geocode: str, count: Callable[[str], int]
+    definition: DatasetDefinition,
+    geocode: str,
+    *,
+    holders: Callable[[int], Sequence[tuple[str, str]]],
+    count: Callable[[str], int],
 ) -> Placement:
-    """The placement of a geocode in the embedded store at `root`.
+    """The placement of a geocode.
 
-    `count` says how many tiles a valid geocode has.
+    `holders` says who has a slot (see `Backend.holders`), `count` how many tiles a valid
+    geocode has.
 
     Raises:
         InvalidInputError: not a geocode of the dataset's scheme, longer than its cells, or
@@ -87,12 +90,17 @@ def locate(
         )
     key = placement_key(code, characters)
     slot = slot_of(key)
+    places = holders(slot)
+    if [name for name, _ in places] == [EMBEDDED_NODE]:
+        path = str(StoreDirectory(Path(places[0][1])).slot_tiles(definition.id, slot))
+    else:
+        path = ", ".join(place for _, place in places)
     return Placement(
         dataset=definition.name,
         geocode=code,
         placement_key=key,
         slot=slot,
-        nodes=(EMBEDDED_NODE,),
-        path=str(StoreDirectory(root).slot_tiles(definition.id, slot)),
+        nodes=tuple(name for name, _ in places),
+        path=path,
         tiles=count(code),
     )

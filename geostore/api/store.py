@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -315,10 +314,10 @@ class Store:
         from geostore.api.placement import locate
 
         return locate(
-            Path(self.name),
             self.dataset(dataset),
             geocode,
-            lambda code: self.query(dataset=dataset, geocode=code).count(),
+            holders=self._backend.holders,
+            count=lambda code: self.query(dataset=dataset, geocode=code).count(),
         )
 
     def close(self) -> None:

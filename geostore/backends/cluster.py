@@ -97,6 +97,11 @@ class ClusterBackend:
         """The target: `geostore://host:port[,host:port...]`."""
         return str(self._target)
 
+    def holders(self, slot: int) -> list[tuple[str, str]]:
+        """Name and address of the nodes that hold a slot, its first replica first."""
+        ring = self._nodes.ring(CallContext.within(READ_TIMEOUT_S))
+        return [(node.name, node.address) for node in ring.replicas_of(slot)]
+
     def connect_now(self) -> None:
         """Fetches the ring if it is not known yet."""
         self._nodes.check_open()

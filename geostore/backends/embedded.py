@@ -27,6 +27,7 @@ from geostore.types import (
     TileDetails,
     TileKey,
 )
+from geostore.types.cluster import EMBEDDED_NODE
 
 __all__ = ["EmbeddedBackend", "open_embedded", "rebuild_embedded"]
 
@@ -91,6 +92,9 @@ class EmbeddedBackend:
     def name(self) -> str:
         """The directory."""
         return str(self._path)
+
+    def holders(self, slot: int) -> list[tuple[str, str]]:  # noqa: ARG002 - it holds every slot
+        return [(EMBEDDED_NODE, str(self._path))]
 
     @property
     def _node(self) -> Node:

@@ -37,6 +37,10 @@ class Backend(Protocol):
         """The target as a user would write it."""
         ...
 
+    def holders(self, slot: int) -> list[tuple[str, str]]:
+        """Who holds a slot: each node's name and directory or address, first replica first."""
+        ...
+
     def datasets(self) -> list[DatasetDefinition]:
         """All datasets, by name."""
         ...

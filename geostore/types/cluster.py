@@ -5,11 +5,21 @@ from __future__ import annotations
 import secrets
 import time
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from geostore.errors import UnavailableError
 
-__all__ = ["CallContext", "ClearRequest", "NodeStatus", "PublishRequest", "RecordCopy"]
+__all__ = [
+    "EMBEDDED_NODE",
+    "CallContext",
+    "ClearRequest",
+    "NodeStatus",
+    "PublishRequest",
+    "RecordCopy",
+]
+
+EMBEDDED_NODE: Final = "local"
+"""What an embedded store's only node is called in the `nodes` of its tiles."""
 
 
 def _request_id() -> str:
