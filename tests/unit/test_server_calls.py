@@ -260,7 +260,9 @@ def test_a_client_that_stops_reading_loses_its_call() -> None:
         stream = served.call("Endless", "unary_stream")(b"")
         assert len(next(stream)) == 1 << 20
         assert closed.wait(PATIENCE_S)
-        assert len(made_messages) < 20  # bounded by flow control, however long it slept
+        # Bounded by flow control, however long it slept: the windows grow to some MiB at either
+        # end. Unbounded, 0.3 s of 1 MiB messages are hundreds.
+        assert len(made_messages) < 64
         assert served.call("Leaf")(b"free", timeout=PATIENCE_S) == b"free"
         with pytest.raises(grpc.RpcError, match="CANCELLED"):
             list(stream)
