@@ -29,8 +29,8 @@ from geostore.node.records import (
     dataset_record_name,
     scene_record_name,
 )
+from geostore.node.scene_home import check_begin
 from geostore.node.scene_keeper import SceneKeeper, keep_copy
-from geostore.node.scene_writer import check_begin
 from geostore.query import Cursor, Explain, LeafQuery, Query
 from geostore.ring import Ring, RingNode, placement_key, slot_of, with_address, with_node_joined
 from geostore.types import (

@@ -26,9 +26,9 @@ from geostore.node.datasets import Datasets
 from geostore.node.directory import StoreDirectory, StoreIdentity
 from geostore.node.disk import Disk, StepHook, no_step
 from geostore.node.lock import WriterLock
+from geostore.node.lone_home import LoneHome, read_scene_record
 from geostore.node.rebuilding import rebuild_catalog
 from geostore.node.records import SCENE_PREFIX
-from geostore.node.scene_writer import SceneWriter, read_scene_record
 from geostore.node.tile_files import TileFiles
 from geostore.node.tile_holder import TileHolder
 from geostore.node.verification import verify_store
@@ -59,7 +59,8 @@ class Node:
     wait for each other.
 
     `is_member`: it is one of a ring, whose scenes' homes settle what is left of attempts
-    (`geostore.node.scene_keeper`); a store of one node settles them by itself.
+    (`geostore.node.scene_keeper`); a store of one node is its own home and settles them by
+    itself (`geostore.node.lone_home`).
 
     `step` and `now_us` are the world's seams for tests (see `geostore.node.disk`).
 
@@ -91,7 +92,6 @@ class Node:
         self._lock: WriterLock | None = None
         self._located: OrderedDict[TileKey, _Located] = OrderedDict()
         self._located_lock = threading.Lock()
-        self._holder: TileHolder | None = None
         self._is_closed = False
         self.identity = self._open_identity()
         self._files = TileFiles(self.directory, self.disk)
@@ -135,12 +135,20 @@ class Node:
             raise StoreFormatError(f"{error}; if it is damaged, {remedy}") from error
         self._catalog_inode = self._find_catalog_inode()
         self._datasets = Datasets(self._catalog, self.directory, self.disk, self._now_us)
-        self._scenes = SceneWriter(
+        self._holder = TileHolder(
             catalog=self._catalog,
             directory=self.directory,
             disk=self.disk,
             files=self._files,
             datasets=self._datasets,
+            writing=self.writing,
+            is_alone=not self._is_member,
+        )
+        self._scenes = LoneHome(
+            catalog=self._catalog,
+            disk=self.disk,
+            datasets=self._datasets,
+            holder=self._holder,
             now_us=self._now_us,
         )
 
@@ -200,18 +208,8 @@ class Node:
     @property
     def tile_holder(self) -> TileHolder:
         """What this node does with tiles as a member of a ring."""
-        catalog = self.catalog
-        with self._write_lock:
-            if self._holder is None or self._holder.catalog is not catalog:
-                self._holder = TileHolder(
-                    catalog=catalog,
-                    directory=self.directory,
-                    disk=self.disk,
-                    files=self._files,
-                    datasets=self._datasets,
-                    writing=self.writing,
-                )
-            return self._holder
+        self._require_open()
+        return self._holder
 
     @property
     def known_datasets(self) -> Datasets:
@@ -250,7 +248,8 @@ class Node:
                     raise
 
     def _become_writer(self) -> None:
-        lock = WriterLock(self.directory.lock_file)
+        # Held from here on: what settling calls asks for the writer too.
+        lock = self._lock = WriterLock(self.directory.lock_file)
         try:
             with REGISTRY.timed(NODE_RECOVERY_SECONDS):
                 self._follow()
@@ -261,9 +260,9 @@ class Node:
                 self._datasets.finish_deletions()
                 self.disk.clear_matching(self.directory.tmp, TEMPORARY, "recover")
         except BaseException:
+            self._lock = None
             lock.release()
             raise
-        self._lock = lock
 
     def close(self) -> None:
         """Releases files, catalog and lock; harmless when closed."""

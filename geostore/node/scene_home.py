@@ -1,4 +1,4 @@
-"""A scene's way into a cluster, as its record's home drives it (design decision 6), sans I/O.
+"""A scene's way into a store, as its record's home drives it (design decision 6), sans I/O.
 
 Each function is a generator: it yields what is to be done (`Effect`) and is sent the answer,
 or has the error thrown in. Nodes run them over disks and sockets, the simulation over seeded
@@ -19,13 +19,20 @@ The driver runs one generator a scene at a time.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from geostore.errors import ConflictError
+from geostore.errors import ConflictError, GeostoreError, InvalidInputError
 from geostore.node import scene_states as states
-from geostore.types import ClearRequest, PublishRequest, SceneRecord, SceneState
+from geostore.types import (
+    ClearRequest,
+    DatasetDefinition,
+    PublishRequest,
+    SceneRecord,
+    SceneState,
+)
 
 __all__ = [
     "Confirm",
@@ -40,9 +47,15 @@ __all__ = [
     "Stored",
     "abort",
     "begin",
+    "check_begin",
     "commit",
+    "drive",
+    "is_decided",
     "settle",
 ]
+
+VERSION_LENGTH_MAX: Final = 128
+_CELL = re.compile(r"^[0-9a-z]+\Z")
 
 Place = Callable[[str], Sequence[str]]
 """The ids of the nodes that hold a cell, first replica first; by the ring alone."""
@@ -115,6 +128,36 @@ Steps = Generator[Effect, Any, SceneRecord | None]
 """A run: yields effects, returns the record as it then is."""
 _Change = Generator[Effect, Any, Stored]
 _Settling = Generator[Effect, Any, Stored | None]
+
+
+def drive(steps: Steps, do: Callable[[Effect], Any]) -> SceneRecord | None:
+    """Runs `steps` to their end; `do` does one effect and returns its answer."""
+    try:
+        effect = next(steps)
+        while True:
+            try:
+                answer = do(effect)
+            except GeostoreError as error:
+                effect = steps.throw(error)
+            else:
+                effect = steps.send(answer)
+    except StopIteration as stopped:
+        record: SceneRecord | None = stopped.value
+        return record
+
+
+def check_begin(definition: DatasetDefinition, version: str, cells: Sequence[str]) -> None:
+    """Checks what becomes part of names. Raises InvalidInputError."""
+    for cell in cells:  # they become file names
+        if len(cell) != definition.length or not _CELL.match(cell):
+            raise InvalidInputError(
+                f"cell {cell[:40]!r}: expected a {definition.scheme} of"
+                f" {definition.length} characters"
+            )
+    if not 1 <= len(version) <= VERSION_LENGTH_MAX or not version.isprintable():
+        raise InvalidInputError(
+            f"scene version {version[:40]!r}: expected 1..{VERSION_LENGTH_MAX} characters"
+        )
 
 
 def _saved(old: Stored | None, record: SceneRecord) -> _Change:
@@ -243,7 +286,8 @@ def _given_up(stored: Stored, place: Place) -> _Settling:
     return (yield from _settled(stored, place))
 
 
-def _is_decided(record: SceneRecord, version: str) -> bool:
+def is_decided(record: SceneRecord, version: str) -> bool:
+    """Whether it is too late to give that version up."""
     return record.version == version and record.state in {
         SceneState.COMMITTED,
         SceneState.PUBLISHED,
@@ -262,7 +306,7 @@ def commit(dataset_id: str, scene: str, attempt: int, event: states.Commit, plac
     if stored is None:
         raise ConflictError(f"scene {scene!r}: nothing was begun; begin it before committing")
     record = stored.record
-    if not _is_decided(record, event.version):
+    if not is_decided(record, event.version):
         if record.attempt != attempt:
             raise ConflictError(
                 f"scene {scene!r}: attempt {attempt} was given up or overtaken (the scene is at"

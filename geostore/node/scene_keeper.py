@@ -211,18 +211,7 @@ class SceneKeeper:
                     self._locks[name] = lock, users - 1
 
     def _run(self, call: CallContext, steps: home.Steps) -> SceneRecord | None:
-        try:
-            effect = next(steps)
-            while True:
-                try:
-                    answer = self._do(call, effect)
-                except GeostoreError as error:
-                    effect = steps.throw(error)
-                else:
-                    effect = steps.send(answer)
-        except StopIteration as stopped:
-            record: SceneRecord | None = stopped.value
-            return record
+        return home.drive(steps, lambda effect: self._do(call, effect))
 
     def _do(self, call: CallContext, effect: home.Effect) -> Any:
         if isinstance(effect, home.Load):

@@ -1,4 +1,4 @@
-"""The tiles of one node of a ring: staged, shown and removed as scenes' homes say.
+"""The tiles of one node: staged, shown and removed as scenes' homes say.
 
 The homes decide (`geostore.node.scene_home`); this is what each node that holds tiles of a
 scene does on its own disk. Every request carries the scene's attempt; what comes late or
@@ -40,7 +40,11 @@ Writing = Callable[[], AbstractContextManager[None]]
 
 
 class TileHolder:
-    """Calls may come from any thread; those that write wait for each other."""
+    """Calls may come from any thread; those that write wait for each other.
+
+    `is_alone`: its only home is in the same process and calls it directly, so that nothing
+    comes late or twice: it keeps no marks.
+    """
 
     def __init__(
         self,
@@ -51,6 +55,7 @@ class TileHolder:
         files: TileFiles,
         datasets: Datasets,
         writing: Writing,
+        is_alone: bool = False,
     ) -> None:
         self.catalog = catalog
         self._directory = directory
@@ -58,6 +63,7 @@ class TileHolder:
         self._files = files
         self._datasets = datasets
         self._writing = writing
+        self._is_alone = is_alone
 
     # ------------------------------------------------------------------ marks
 
@@ -78,6 +84,8 @@ class TileHolder:
         return mark, found.revision
 
     def _save_mark(self, dataset_id: str, scene: str, mark: Mark) -> None:
+        if self._is_alone:
+            return
         before, revision = self._load_mark(dataset_id, scene)
         if before == mark:
             return
@@ -159,8 +167,10 @@ class TileHolder:
 
     # ------------------------------------------------------------------ showing
 
-    def publish(self, request: PublishRequest) -> None:
+    def publish(self, request: PublishRequest, record: SceneRecord | None = None) -> None:
         """Shows the version's cells and hides the replaced version, in one transaction.
+
+        `record`: the scene's, where all its tiles are here; written down instead of a share.
 
         Raises:
             NotFoundError: a cell of the request is neither staged nor published.
@@ -180,7 +190,10 @@ class TileHolder:
             wanted = frozenset(request.cells)
             staged = self.catalog.staged(request.dataset_id, request.scene, request.version)
             extra = [tile.key for tile in staged if tile.key.geocode not in wanted]
-            self._note_share(request)
+            if record is None:
+                self._note_share(request)
+            else:
+                write_commit_file(self._directory, self._disk, record)
             self._disk.step("publish")
             self.catalog.publish(
                 request.dataset_id,
@@ -233,6 +246,19 @@ class TileHolder:
         if unnamed:
             placement = self._datasets.placement(unnamed[0].dataset_id)
             paths = [self._directory.tile_file(key, placement) for key in unnamed]
+            self._files.remove(paths, "clear")
+
+    def make_room(self, dataset_id: str, scene: str, version: str, cells: Sequence[str]) -> None:
+        """Removes the files of tiles that are staged or half put, before their rows.
+
+        For a full disk, and an attempt that nobody goes on with: rows that are staged
+        without a file are cleared like any others.
+        """
+        with self._writing():
+            shown = frozenset(self.catalog.keys(dataset_id, scene, version))
+            keys = [TileKey(dataset_id, scene, version, cell) for cell in cells]
+            placement = self._datasets.placement(dataset_id)
+            paths = [self._directory.tile_file(k, placement) for k in keys if k not in shown]
             self._files.remove(paths, "clear")
 
     # ------------------------------------------------------------------ starting

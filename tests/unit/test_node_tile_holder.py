@@ -26,7 +26,7 @@ A, CELLS = small.A, small.CELLS
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[Node]:
-    with Node(tmp_path / "store", lock_now=True) as node:
+    with Node(tmp_path / "store", lock_now=True, is_member=True) as node:
         node.create_dataset(A)
         yield node
 
@@ -128,10 +128,10 @@ def test_what_cannot_be_is_refused(holder: TileHolder) -> None:
 
 
 def test_marks_and_staged_tiles_survive_a_restart_and_are_resolved(tmp_path: Path) -> None:
-    with Node(tmp_path / "other", lock_now=True) as node:
+    with Node(tmp_path / "other", lock_now=True, is_member=True) as node:
         node.create_dataset(A)
         node.tile_holder.stage([tile(cell) for cell in CELLS[:3]], 4)
-    with Node(tmp_path / "other", mode="a") as node:
+    with Node(tmp_path / "other", is_member=True) as node:
         holder = node.tile_holder
         assert list(holder.staged()) == [(A.id, "s1", "v1")]
         mark = holder.mark(A.id, "s1")
