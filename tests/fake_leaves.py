@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import cast
 
@@ -124,11 +124,21 @@ class Leaf:
         if fails_after == -1:
             raise self.error("refused")
         found = answer_of(self.own(request), request)
-        if explain is not None:
-            explain.rows_total, explain.rows_matched = len(self.own(request)), len(found)
-        stream = Rows(self._cut(found, request.batch_rows, fails_after))
+        stream = Rows(
+            self._told(self._cut(found, request.batch_rows, fails_after), request, explain)
+        )
         self.streams.append(stream)
         return stream
+
+    def _told(
+        self, batches: Iterator[RowBatch], request: LeafQuery, explain: Explain | None
+    ) -> Iterator[RowBatch]:
+        """How the leaf answered is told behind its last row, as on the wire."""
+        yield from batches
+        if explain is not None:
+            unlimited = replace(request, query=replace(request.query, limit=None))
+            explain.rows_total = len(self.own(request))
+            explain.rows_matched = len(answer_of(self.own(request), unlimited))
 
     def _cut(self, found: RowBatch, size: int, fails_after: int | None) -> Iterator[RowBatch]:
         for number, start in enumerate(range(0, len(found), size)):

@@ -190,10 +190,11 @@ class Memory:
         slots: frozenset[int],
         row_slots: npt.NDArray[np.uint16],
         snapshot: Snapshot,
-    ) -> None:
+    ) -> int:
+        """How many rows lie in `slots`."""
         table = slot_table(slots)
         if len(slots) == len(table) - 1:
-            return  # every slot: nothing to leave out
+            return snapshot.live  # every slot: nothing to leave out
         kept = self._counts.get("slot")
         # A definition that came late places rows that were there: those are counted again.
         if kept is None or kept[0] is not snapshot or kept[1][NO_SLOT]:
@@ -202,6 +203,7 @@ class Memory:
         rows = int(kept[1][table].sum())
         plan.candidates["slots"] = _Candidate(rows, lambda: np.flatnonzero(table[row_slots]))
         plan.tests["slots"] = lambda positions: table[row_slots[positions]]
+        return rows
 
     def _plan_region(self, plan: _Plan, q: Query, snapshot: Snapshot, explain: Explain) -> None:
         """The trie is walked unless few rows are left anyway: then their cells are tested."""
@@ -243,19 +245,20 @@ class Memory:
         """
         snapshot = self.columns.snapshot()
         plan = _Plan()
+        rows_total = snapshot.live
         with explain.stage("plan"):
             explain.predicates.update(q.predicates())
             self._plan_codes(plan, q, snapshot)
             self._plan_ranges(plan, q, snapshot)
             if slots is not None:
                 assert row_slots is not None
-                self._plan_slots(plan, slots, row_slots, snapshot)
+                rows_total = self._plan_slots(plan, slots, row_slots, snapshot)
         self._plan_region(plan, q, snapshot, explain)
         with explain.stage("select"):
             positions = self._run(plan, snapshot, explain)
         if slots is not None and row_slots is not None:
             self._check_placed(snapshot, positions, row_slots)
-        explain.rows_total = snapshot.live
+        explain.rows_total = rows_total
         explain.rows_matched = len(positions)
         return Selected(snapshot, positions, row_slots)
 

@@ -42,6 +42,8 @@ class _Asked:
 
     share: Share
     explain: Explain | None
+    stream: Iterator[RowBatch] | None = None
+    """What its node answers; None: the call itself failed."""
     rows: int = 0
     error: str | None = None
 
@@ -95,6 +97,8 @@ class _Answer:
                 if left is not None:
                     left -= len(batch)
                 if left == 0:
+                    if self._explain is not None:
+                        self._hear_out()
                     self.close()  # nobody works on while the consumer looks at the last rows
                 self.has_left = True
                 yield batch
@@ -126,6 +130,7 @@ class _Answer:
             rows = self._peers.peer(share.node.id).leaf_query(self._call, leaf, explain)
         except UnavailableError as error:
             return self._elsewhere(asked, error, after, limit)
+        asked.stream = rows
         self._opened.callback(_close, rows)
         return self._read(asked, rows, after, limit)
 
@@ -179,6 +184,19 @@ class _Answer:
         yield from merge_batches(streams, self._query.sort, limit)
 
     # ------------------------------------------------------------ explain
+
+    def _hear_out(self) -> None:
+        """Reads what the limit cut off, at most as many rows a node: behind them a node tells how
+        it answered.
+        """
+        for asked in self._asked:
+            if asked.stream is None or asked.error is not None:
+                continue
+            try:
+                for _ in asked.stream:
+                    self._call.check("query")
+            except UnavailableError as error:
+                asked.error = str(error)
 
     def explain_to(self, explain: Explain) -> None:
         explain.predicates.update(self._query.predicates())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -53,7 +53,9 @@ class Explain:
     structure: str | None = None
     """The structure that was walked."""
     rows_total: int | None = None
-    """Rows that the answering catalog holds."""
+    """Rows among which the answer was looked for: all of a catalog, or those in the slots asked
+    about, so that no copy counts. With one copy a node is asked about all that it holds.
+    """
     rows_matched: int | None = None
     nodes_asked: list[str] = field(default_factory=list)
     nodes_skipped: list[str] = field(default_factory=list)
@@ -105,21 +107,31 @@ class Explain:
             self.structure = part.structure if same else "several"
         self.rows_total = _sum(self.rows_total, part.rows_total)
         self.rows_matched = _sum(self.rows_matched, part.rows_matched)
-        places = {(step.action, step.subject): i for i, step in enumerate(self.steps)}
-        for step in part.steps:
-            place = places.get((step.action, step.subject))
-            if place is None:
-                self.steps.append(step)
-            else:
-                known = self.steps[place]
-                self.steps[place] = ExplainStep(
-                    action=step.action,
-                    subject=step.subject,
-                    estimated_rows=_sum(known.estimated_rows, step.estimated_rows),
-                    actual_rows=_sum(known.actual_rows, step.actual_rows),
-                )
+        self._absorb_steps(part.steps)
         for name, ms in part.stages_ms.items():
             self.stages_ms[name] = max(self.stages_ms.get(name, 0.0), ms)
+
+    def _absorb_steps(self, steps: Sequence[ExplainStep]) -> None:
+        """Steps that are new go before the next one that is not: a node's plan stays together."""
+        end = len(self.steps)
+        for step in reversed(steps):
+            place = self._place_of(step, end)
+            if place is None:
+                self.steps.insert(end, step)
+                continue
+            end, known = place, self.steps[place]
+            self.steps[place] = ExplainStep(
+                action=step.action,
+                subject=step.subject,
+                estimated_rows=_sum(known.estimated_rows, step.estimated_rows),
+                actual_rows=_sum(known.actual_rows, step.actual_rows),
+            )
+
+    def _place_of(self, step: ExplainStep, end: int) -> int | None:
+        """Where a step of the same action and subject stands before `end`."""
+        wanted = step.action, step.subject
+        places = (i for i in range(end) if wanted == (self.steps[i].action, self.steps[i].subject))
+        return next(places, None)
 
     def to_json(self) -> dict[str, Any]:
         value: dict[str, Any] = {

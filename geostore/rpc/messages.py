@@ -22,7 +22,7 @@ from geostore.errors import (
     StaleRingError,
     WrongClusterError,
 )
-from geostore.query import Cursor, Explain, ExplainStep, LeafQuery, Query
+from geostore.query import Cursor, Explain, ExplainNode, ExplainStep, LeafQuery, Query
 from geostore.ring import SLOTS_TOTAL
 from geostore.rpc.v1 import common_pb2, node_pb2
 from geostore.types import (
@@ -177,6 +177,8 @@ def explain_from_json(text: bytes, explain: Explain) -> None:
         explain.rows_matched = value.get("rows_matched")
         explain.nodes_asked.extend(value.get("nodes_asked", ()))
         explain.nodes_skipped.extend(value.get("nodes_skipped", ()))
+        explain.slots_matched = value.get("slots_matched")
+        explain.nodes.extend(ExplainNode(**node) for node in value.get("nodes", ()))
         for name, ms in value.get("stages_ms", {}).items():
             explain.stages_ms[name] = explain.stages_ms.get(name, 0.0) + ms
     except (TypeError, ValueError, AttributeError) as error:

@@ -141,7 +141,12 @@ def test_explain_tells_of_the_slots(catalog: LmdbCatalog) -> None:
     explain = Explain()
     rows = catalog.count(Query(), explain=explain, slots=frozenset(ALL_SLOTS[:2]))
     assert explain.considered["slots"] == rows
-    assert explain.rows_matched == rows
+    assert explain.rows_matched == explain.rows_total == rows
+    nothing = Query(geocode="dqc0", recursive=False)
+    assert catalog.count(nothing, explain=explain, slots=frozenset(ALL_SLOTS[:2])) == 0
+    assert (explain.rows_matched, explain.rows_total) == (0, rows)
+    total = catalog.count(Query(), explain=explain, slots=frozenset(range(SLOTS_TOTAL)))
+    assert explain.rows_total == total > rows
 
 
 def test_rows_name_the_nodes_of_their_slot(catalog: LmdbCatalog) -> None:

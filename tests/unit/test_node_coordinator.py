@@ -38,6 +38,11 @@ def taken(cluster: Cluster, query: Query, rows: int = 4096) -> list[OrderKey]:
     return [key for batch in batches for key in keys_of(batch, query)]
 
 
+def taken_with(cluster: Cluster, query: Query, explain: Explain) -> list[OrderKey]:
+    batches = cluster.coordinator.query(CallContext(), query, explain, batch_rows=5)
+    return [key for batch in batches for key in keys_of(batch, query)]
+
+
 def expected(query: Query) -> list[OrderKey]:
     return keys_of(answer_of(ENTRIES, LeafQuery(query=query)), query)
 
@@ -393,3 +398,25 @@ def test_a_count_does_not_wait_past_its_deadline(monkeypatch: pytest.MonkeyPatch
     finally:
         go_on.set()
         cluster.coordinator.close()
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("limit", [1, 7, 90, None])
+def test_explain_hears_every_node_whatever_the_limit(replicas: int, limit: int | None) -> None:
+    cluster = cluster_of(3, replicas)
+    explain = Explain()
+    query = Query(limit=limit)
+    assert len(taken_with(cluster, query, explain)) == len(expected(query))
+    assert (explain.rows_matched, explain.rows_total) == (len(ENTRIES), len(ENTRIES))
+    assert cluster.are_all_closed()
+
+
+def test_explain_names_a_node_that_broke_off_behind_the_limit() -> None:
+    cluster = cluster_of()
+    cluster.leaf(1).failures = [2]
+    explain = Explain()
+    query = Query(limit=12)
+    assert taken_with(cluster, query, explain) == expected(query)
+    assert [node.error for node in explain.nodes] == [None, "broke off", None]
+    assert explain.rows_matched is not None
+    assert explain.rows_matched < len(ENTRIES)

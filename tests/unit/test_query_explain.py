@@ -108,7 +108,23 @@ def test_parts_of_nodes_add_up() -> None:
     assert total.considered == {"time": 18, "cloud": 40}
     assert [(step.action, step.subject, step.actual_rows) for step in total.steps] == [
         ("walk", "time", 5),
-        ("filter", "cloud", 8),
         ("walk", "cloud", 5),
+        ("filter", "cloud", 8),
     ]
     assert total.stages_ms == {"select": 5.0}
+
+
+def test_a_nodes_own_steps_stay_together_before_those_that_all_took() -> None:
+    total = Explain()
+    for tested, own in (("41", ["scan", "filter"]), ("26", ["walk"]), ("41", ["scan", "filter"])):
+        part = Explain()
+        for action in own:
+            part.add(action, tested, actual_rows=1)
+        part.add("sort", "time", actual_rows=1)
+        total.absorb(part)
+    assert [(step.action, step.subject, step.actual_rows) for step in total.steps] == [
+        ("scan", "41", 2),
+        ("filter", "41", 2),
+        ("walk", "26", 1),
+        ("sort", "time", 3),
+    ]

@@ -17,7 +17,7 @@ from geostore.errors import (
     StaleRingError,
     WrongClusterError,
 )
-from geostore.query import Cursor, Explain, LeafQuery, Query
+from geostore.query import Cursor, Explain, ExplainNode, LeafQuery, Query
 from geostore.rpc import messages as wire
 from geostore.rpc.v1 import common_pb2, node_pb2
 from geostore.types import (
@@ -206,6 +206,13 @@ def test_explains_cross() -> None:
     back = Explain()
     wire.explain_from_json(wire.dump_json(explain.to_json()), back)
     assert back.to_json() == explain.to_json()
+    assert back.slots_matched is None
+    explain.slots_matched = 7
+    explain.nodes.append(ExplainNode(name="a", slots=7, rows=3, error="gone"))
+    back = Explain()
+    wire.explain_from_json(wire.dump_json(explain.to_json()), back)
+    assert back.to_json() == explain.to_json()
+    assert back.nodes == explain.nodes
 
 
 JSON = st.recursive(
