@@ -71,12 +71,9 @@ def open(  # noqa: A001 - the contract's name: `geostore.open(...)`, as in raste
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from importlib.metadata import PackageNotFoundError, version
+        from geostore.config import installed_version
 
-        try:
-            return version("geostore")
-        except PackageNotFoundError:  # run from a checkout that was never installed
-            return "0+unknown"
+        return installed_version()
     if name in _LATE:
         from importlib import import_module
 

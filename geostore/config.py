@@ -12,6 +12,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +24,7 @@ __all__ = [
     "HostPort",
     "Settings",
     "Target",
+    "installed_version",
     "load_settings",
     "parse_bytes",
     "parse_listen",
@@ -34,6 +36,17 @@ STORE_DEFAULT: Final = "./geostore-data"
 CLUSTER_SCHEME: Final = "geostore://"
 OUTPUT_FORMATS: Final = ("table", "jsonl", "csv")
 HOSTS_MAX: Final = 64
+
+
+@cache
+def installed_version() -> str:
+    """The version of the package, which nodes tell each other and `--version` prints."""
+    from importlib import metadata
+
+    try:
+        return metadata.version("geostore")
+    except metadata.PackageNotFoundError:  # run from a checkout that was never installed
+        return "0+unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +70,16 @@ class HostPort:
             return self.host.lower() == "localhost"
         mapped = getattr(address, "ipv4_mapped", None)
         return bool((mapped or address).is_loopback)
+
+    @property
+    def is_wildcard(self) -> bool:
+        """All addresses of a machine: one can listen there, but nobody can call it."""
+        try:
+            address = ipaddress.ip_address(self.host)
+        except ValueError:
+            return self.host == "*"
+        mapped = getattr(address, "ipv4_mapped", None)
+        return bool((mapped or address).is_unspecified)
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host

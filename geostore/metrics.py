@@ -20,7 +20,9 @@ __all__ = [
     "NODE_ABORTED_SCENES",
     "NODE_COMMITTED_SCENES",
     "NODE_CORRUPT_TILES",
+    "NODE_FREE_BYTES",
     "NODE_FSYNC_SECONDS",
+    "NODE_HELD_BYTES",
     "NODE_HELD_TILES",
     "NODE_OWNED_SLOTS",
     "NODE_PUT_BYTES",
@@ -117,6 +119,8 @@ NODE_RECOVERY_SECONDS = Metric(
 
 
 NODE_HELD_TILES = Metric("node_held_tiles", "gauge", "tiles", "tiles that queries see here")
+NODE_HELD_BYTES = Metric("node_held_bytes", "gauge", "bytes", "bytes of the tiles held here")
+NODE_FREE_BYTES = Metric("node_free_bytes", "gauge", "bytes", "free on the node's disk")
 NODE_OWNED_SLOTS = Metric("node_owned_slots", "gauge", "slots", "slots this node is a replica of")
 
 SERVER_ANSWERED_REQUESTS = Metric(

@@ -25,7 +25,12 @@ _file = click.Path(dir_okay=False, path_type=Path)
     "--listen",
     metavar="HOST:PORT",
     required=True,
-    help="Where it serves, as others reach it; port 0: any free one.",
+    help="Where it serves; port 0: any free one. As others reach it, unless --advertise says.",
+)
+@click.option(
+    "--advertise",
+    metavar="HOST:PORT",
+    help="Where others reach it, if elsewhere: behind 0.0.0.0, a container's or NAT's port.",
 )
 @click.option(
     "--join",
@@ -44,9 +49,7 @@ _file = click.Path(dir_okay=False, path_type=Path)
     "--replicas",
     type=click.IntRange(1, 64),
     metavar="R",
-    default=1,
-    show_default=True,
-    help="Nodes that keep a copy of each tile, of a cluster that is founded.",
+    help="Nodes that keep a copy of each tile, of a cluster that is founded.  [default: 1]",
 )
 @click.option("--tls-cert", type=_file, metavar="FILE", help="The node's certificate, PEM.")
 @click.option("--tls-key", type=_file, metavar="FILE", help="Its key, PEM.")
@@ -66,10 +69,11 @@ def node(
     *,
     data: Path,
     listen: str,
+    advertise: str | None,
     join: tuple[str, ...],
     name: str | None,
     zone: str,
-    replicas: int,
+    replicas: int | None,
     tls_cert: Path | None,
     tls_key: Path | None,
     tls_ca: Path | None,
@@ -92,6 +96,7 @@ def node(
         data,
         listen,
         join,
+        advertise=advertise,
         name=name,
         zone=zone,
         replicas=replicas,

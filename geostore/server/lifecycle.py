@@ -8,12 +8,12 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from enum import StrEnum
 from types import FrameType
-from typing import Self
+from typing import Any, Self, TypeVar
 
 import grpc
 
@@ -26,11 +26,12 @@ from geostore.server.limits import CallClass, ServerLimits, channel_options
 from geostore.server.listening import bind_port, check_plaintext
 from geostore.server.streams import Watchdog
 
-__all__ = ["NodeServer", "ServerState", "run_until_signal"]
+__all__ = ["NodeServer", "ServerState", "StopSignals", "run_until_signal"]
 
 _log = logging.getLogger("geostore.server")
 
 Register = Callable[[grpc.Server], None]
+T = TypeVar("T")
 
 SWITCH_INTERVAL_S = 0.0005
 """One busy Python thread delays a call by up to a switch interval at each turn: 26 ms at the
@@ -40,6 +41,7 @@ _CANCEL_WAIT_S = 5.0
 """How long cancelled handlers have to end."""
 _FLUSH_S = 2.0
 """How long last answers have to leave, when all handlers have ended."""
+_STOPPING = (signal.SIGTERM, signal.SIGINT)
 _OURS = (CallClass.COORDINATED, CallClass.LEAF, CallClass.CONTROL)
 
 
@@ -239,62 +241,93 @@ class _SwitchInterval:
 _SWITCH = _SwitchInterval()
 
 
+class StopSignals:
+    """SIGTERM and SIGINT as events instead of a sudden end. For a process' main thread.
+
+    From `with` to its end; the signals' former handlers come back.
+    """
+
+    def __init__(self, numbers: Sequence[signal.Signals] = _STOPPING) -> None:
+        self._numbers = numbers
+        # A SimpleQueue may be put to by a signal handler that interrupts its own get().
+        self._happened: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._before: dict[signal.Signals, Any] = {}
+        self.seen: str | None = None
+        """The newest signal's name; None: none came yet."""
+
+    def __enter__(self) -> Self:
+        self._before = {number: signal.signal(number, self._handle) for number in self._numbers}
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        self._happened.put(signal.Signals(number).name)
+
+    def wait(self) -> str:
+        """The name of a signal that came, or comes."""
+        if self.seen is None:
+            self.seen = self._next()
+        return self.seen
+
+    def while_running(self, work: Callable[[], T], on_signal: Callable[[], None]) -> T:
+        """What `work` returns or raises; it runs in a thread of its own, and each signal until
+        its end calls `on_signal` in this one, which is to make the end come soon.
+        """
+        future: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(work())
+            except BaseException as error:  # noqa: BLE001 - a future carries whatever was raised
+                future.set_exception(error)
+            finally:
+                self._happened.put("")
+
+        thread = threading.Thread(target=run, name="geostore-work")
+        thread.start()
+        while name := self._next():
+            self.seen = name
+            on_signal()
+        thread.join()
+        return future.result()
+
+    def _next(self) -> str:
+        """Waits in pieces: a signal that reaches one of gRPC's threads does not wake this one."""
+        while True:
+            try:
+                return self._happened.get(timeout=0.2)
+            except queue.Empty:
+                continue
+
+
 def run_until_signal(
     server: NodeServer,
     *,
     grace_s: float = 30.0,
     on_ready: Callable[[], None] | None = None,
     on_signal: Callable[[], None] | None = None,
+    signals: StopSignals | None = None,
 ) -> int:
     """Waits for SIGTERM or SIGINT, drains and returns 0. For a process' main thread.
 
     A second signal ends the grace. `on_ready` runs when signals are handled (say the address
     here: who reads it may send one at once). `on_signal` runs before the drain (leave the ring's
-    watchers, stop background work). The signals' former handlers come back.
+    watchers, stop background work). `signals` has been listened to since the start; one that
+    came meanwhile counts.
     """
-    # A SimpleQueue may be put to by a signal handler that interrupts its own get().
-    happened: queue.SimpleQueue[str] = queue.SimpleQueue()
-    with _handling((signal.SIGTERM, signal.SIGINT), happened):
-        if on_ready is not None:
+    with ExitStack() as opened:
+        heard = signals or opened.enter_context(StopSignals())
+        if heard.seen is None and on_ready is not None:
             on_ready()
-        name = _next(happened)
-        _log.info("address=%s signal=%s", server.address, name)
+        _log.info("address=%s signal=%s", server.address, heard.wait())
 
         def drain() -> None:
-            try:
-                if on_signal is not None:
-                    on_signal()
-                server.drain(grace_s)
-            finally:
-                happened.put("")
+            if on_signal is not None:
+                on_signal()
+            server.drain(grace_s)
 
-        drainer = threading.Thread(target=drain, name="geostore-drain")
-        drainer.start()
-        while _next(happened):
-            server.hurry()
-        drainer.join()
+        heard.while_running(drain, server.hurry)
     return 0
-
-
-def _next(happened: queue.SimpleQueue[str]) -> str:
-    """Waits in pieces: a signal that reaches one of gRPC's threads does not wake this one."""
-    while True:
-        try:
-            return happened.get(timeout=0.2)
-        except queue.Empty:
-            continue
-
-
-@contextmanager
-def _handling(
-    numbers: Sequence[signal.Signals], happened: queue.SimpleQueue[str]
-) -> Iterator[None]:
-    def handle(number: int, _frame: FrameType | None) -> None:
-        happened.put(signal.Signals(number).name)
-
-    before = {number: signal.signal(number, handle) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

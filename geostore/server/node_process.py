@@ -9,21 +9,35 @@ import uuid
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from geostore.config import HostPort, parse_listen
-from geostore.errors import InvalidInputError, UnavailableError
+from geostore.errors import (
+    ConflictError,
+    GeostoreError,
+    InvalidInputError,
+    UnavailableError,
+    WrongClusterError,
+)
+from geostore.metrics import (
+    NODE_FREE_BYTES,
+    NODE_HELD_BYTES,
+    NODE_HELD_TILES,
+    NODE_OWNED_SLOTS,
+    REGISTRY,
+)
 from geostore.node import Node
 from geostore.node.member import Member
 from geostore.ring import Ring, RingNode, found_ring
 from geostore.rpc.client import NodeClient
 from geostore.rpc.transport import PLAINTEXT, Channels, Security, TlsFiles, server_credentials
-from geostore.server.lifecycle import NodeServer, run_until_signal
+from geostore.server.lifecycle import NodeServer, ServerState, StopSignals, run_until_signal
 from geostore.server.limits import CallClass
 from geostore.server.metrics_page import MetricsPage
 from geostore.server.ring_file import RingFile
 from geostore.server.ring_keeper import RingKeeper
-from geostore.server.ring_peers import RingPeers
+from geostore.server.ring_peers import RING_CALL_S, RingPeers
 from geostore.server.services import (
     CALL_CLASSES,
     SERVICE_NAMES,
@@ -43,7 +57,6 @@ _JOIN_CALL_S = 15.0
 _RETRY_S = 0.25
 _RETRY_MAX_S = 4.0
 GRACE_S = 30.0
-_WILDCARDS = frozenset({"0.0.0.0", "::", "*", ""})  # noqa: S104 - refused, not listened at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,32 +64,43 @@ class NodeOptions:
     """What a node is started with.
 
     Raises:
-        InvalidInputError: an address is none, or `replicas` is not 1 or more.
+        InvalidInputError: an address is none, others could not call this node, or `replicas`
+            is not 1 or more.
     """
 
     data: Path
     listen: HostPort
+    advertise: HostPort | None = None
+    """Where others call it, port 0: at the port of `listen`; None: at `listen`."""
     join: tuple[str, ...] = ()
     """Nodes of the ring to join; none: found one. A node that has a ring stays in it."""
     name: str | None = None
     """For people; default: the start of its id."""
     zone: str = ""
-    replicas: int = 1
-    """Of the ring that it founds."""
+    replicas: int | None = None
+    """Of the ring that it founds, default 1."""
     security: Security = PLAINTEXT
     metrics_port: int | None = None
     """On loopback; None: no metrics page."""
 
     def __post_init__(self) -> None:
-        if self.listen.host in _WILDCARDS:
+        called_at = self.advertise or self.listen
+        if called_at.is_wildcard:
             raise InvalidInputError(
-                f"address {self.listen}: other nodes cannot call it there; name the address or"
-                " host by which they reach this machine"
+                f"address {called_at}: other nodes cannot call it there; name the address or"
+                " host by which they reach this machine, with --advertise where that is not"
+                " where to listen"
             )
-        if self.replicas < 1:
+        if self.replicas is not None and self.replicas < 1:
             raise InvalidInputError(f"replicas {self.replicas}: expected 1 or more")
+        self.security.check_address(called_at)
         for address in self.join:
             self.security.check_address(parse_listen(address))
+
+    def address_at(self, port: int) -> str:
+        """Where others call a node that listens at `port`."""
+        called_at = self.advertise or self.listen
+        return str(HostPort(called_at.host, called_at.port or port))
 
 
 def run_node(
@@ -84,9 +108,10 @@ def run_node(
     listen: str,
     join: Sequence[str] = (),
     *,
+    advertise: str | None = None,
     name: str | None = None,
     zone: str = "",
-    replicas: int = 1,
+    replicas: int | None = None,
     tls: tuple[Path, Path, Path] | None = None,
     insecure: bool = False,
     metrics_port: int | None = None,
@@ -94,17 +119,21 @@ def run_node(
 ) -> int:
     """Serves until SIGTERM or SIGINT, then drains; 0. For a process' main thread.
 
-    `tls`: PEM files of certificate, key and authority. `ready` is told `HOST:PORT` when the
-    node serves.
+    A signal that comes before it serves ends the start, and 0 is returned as well. `tls`: PEM
+    files of certificate, key and authority. `ready` is told the `HOST:PORT` at which others
+    call the node, when it serves.
 
     Raises:
-        InvalidInputError, NotFoundError, StoreLockedError, ConflictError, CorruptDataError,
+        InvalidInputError, NotFoundError, StoreLockedError, CorruptDataError,
         StoreFormatError: it cannot start, and why.
+        ConflictError: its port is in use, its ring is another one than `join`'s, or differs
+            from what `name`, `zone` or `replicas` say.
         UnavailableError: no node that it was told to join took it in.
     """
     options = NodeOptions(
         data=Path(data),
         listen=parse_listen(listen),
+        advertise=None if advertise is None else parse_listen(advertise),
         join=tuple(str(parse_listen(address)) for address in join),
         name=name,
         zone=zone,
@@ -112,79 +141,196 @@ def run_node(
         security=Security(None if tls is None else TlsFiles(*tls), insecure),
         metrics_port=metrics_port,
     )
-    with ExitStack() as opened:
-        return _serve(options, opened, ready)
+    with StopSignals() as signals, ExitStack() as opened:
+        start = _Start(options, opened)
+        try:
+            signals.while_running(start.run, start.stop)
+        except (GeostoreError, ValueError) as error:
+            if signals.seen is None:
+                raise
+            # The calls that it waited for were cut off, each with an error of its own.
+            _log.warning("signal=%s ended the start: %s", signals.seen, error)
+            return 0
+        return start.serve(signals, ready)
 
 
-def _serve(options: NodeOptions, opened: ExitStack, ready: Callable[[str], None]) -> int:
-    door = Door()
-    # The port first: a second node with the same command fails before it touches anything.
-    server = NodeServer(
-        listen=options.listen,
-        services=[lambda grpc_server: add_services(grpc_server, door, state=lambda: server.state)],
-        classes=CALL_CLASSES,
-        request_id_of=request_id_of,
-        credentials=server_credentials(options.security),
-        insecure=options.security.insecure,
-        service_names=SERVICE_NAMES,
+class _Start:
+    """A node from its port to its place in a ring. `opened` closes all of it.
+
+    `run` works in a thread; `stop`, called from another, has it end soon, by an error.
+    """
+
+    def __init__(self, options: NodeOptions, opened: ExitStack) -> None:
+        self._options = options
+        self._opened = opened
+        self._door = Door()
+        self._stopping = threading.Event()
+        self._channels = Channels(options.security)
+        opened.callback(self._channels.close)
+        self._server: NodeServer | None = None
+        self._keeper: RingKeeper | None = None
+
+    def run(self) -> None:
+        """Raises what `run_node` does."""
+        options, opened = self._options, self._opened
+        # The port first: a second node with the same command fails before it touches anything.
+        server = self._server = self._listen()
+        opened.callback(server.drain, 0.0)  # where the start fails
+        node = opened.enter_context(Node(options.data, lock_now=True, is_member=True))
+        address = options.address_at(server.address.port)
+        # Whom we join may call back at once: until the door opens it is told that we start.
+        server.start(closed=(CallClass.COORDINATED,))
+        file = RingFile(node)
+        peers = RingPeers(self._channels)
+        ring = self._ring(file, address)
+        member = Member(node, own_id=file.node_id, ring=ring, peers=peers, save_ring=file.save)
+        opened.callback(member.close)
+        peers.set_own(member)
+        keeper = self._keeper = RingKeeper(
+            member, peers=peers, channels=self._channels, address=address, join=options.join
+        )
+        opened.callback(keeper.stop)
+        opened.callback(server.drain, 0.0)  # before what its calls stand on is closed
+        if options.metrics_port is not None:
+            listen = HostPort("127.0.0.1", options.metrics_port)
+            page = opened.enter_context(MetricsPage(listen, refresh=partial(_gauge, member)))
+            _log.info("metrics=http://%s/metrics", page.address)
+        self._door.open(member, keeper.wake)
+        if keeper.take_turn():
+            keeper.wake()
+
+    def stop(self) -> None:
+        """Ends what `run` waits for. Harmless at any moment and more than once."""
+        self._stopping.set()
+        self._channels.close()
+        if self._keeper is not None:
+            self._keeper.stop()
+
+    def serve(self, signals: StopSignals, ready: Callable[[str], None]) -> int:
+        """Serves until a signal, after `run`; 0."""
+        assert self._server is not None
+        assert self._keeper is not None
+        if signals.seen is None:
+            self._keeper.start()
+            self._server.serve()
+        address = self._options.address_at(self._server.address.port)
+        return run_until_signal(
+            self._server,
+            grace_s=GRACE_S,
+            on_ready=lambda: ready(address),
+            on_signal=self._keeper.stop,
+            signals=signals,
+        )
+
+    def _listen(self) -> NodeServer:
+        options, door = self._options, self._door
+
+        def state() -> str:
+            return ServerState.STARTING if self._server is None else self._server.state
+
+        return NodeServer(
+            listen=options.listen,
+            services=[lambda grpc_server: add_services(grpc_server, door, state=state)],
+            classes=CALL_CLASSES,
+            request_id_of=request_id_of,
+            credentials=server_credentials(options.security),
+            insecure=options.security.insecure,
+            service_names=SERVICE_NAMES,
+        )
+
+    def _ring(self, file: RingFile, address: str) -> Ring:
+        """The node's ring: as it knows it, that of those it joins, or a new one; saved."""
+        options, ring = self._options, file.ring
+        if ring is not None:
+            _check_options(options, file, ring)
+            _check_joined(options, ring, self._channels, address)
+            return ring
+        own = RingNode(file.node_id, options.name or file.node_id[:8], address, options.zone)
+        if options.join:
+            others = [other for other in options.join if other != address]
+            if not others:
+                raise InvalidInputError(
+                    f"--join {address}: that is this node itself; leave --join out to found a"
+                    " cluster, or name a node of the one to join"
+                )
+            ring = _join(
+                others, own, self._channels, replicas=options.replicas, stopping=self._stopping
+            )
+        else:
+            ring = found_ring(own, cluster_id=uuid.uuid4().hex, replicas=options.replicas or 1)
+        file.save(ring)
+        return ring
+
+
+def _gauge(member: Member) -> None:
+    """Sets the gauges that nobody keeps current."""
+    status = member.node_status(CallContext())
+    REGISTRY.set(NODE_OWNED_SLOTS, status.slots)
+    REGISTRY.set(NODE_HELD_TILES, status.tiles)
+    REGISTRY.set(NODE_HELD_BYTES, status.bytes)
+    REGISTRY.set(NODE_FREE_BYTES, status.disk_free_bytes)
+
+
+def _check_options(options: NodeOptions, file: RingFile, ring: Ring) -> None:
+    """Raises ConflictError: the node was told to be another one than the ring's."""
+    own = ring.node(file.node_id)
+    told = (
+        ("--name", options.name, own.name, "a node keeps the name that it joined with"),
+        ("--zone", options.zone or None, own.zone, "a node keeps the zone that it joined with"),
+        ("--replicas", options.replicas, ring.replicas, "they are fixed when a ring is founded"),
     )
-    opened.callback(server.drain, 0.0)  # where the start fails
-    node = opened.enter_context(Node(options.data, lock_now=True, is_member=True))
-    channels = Channels(options.security)
-    opened.callback(channels.close)
-    if options.metrics_port is not None:
-        page = MetricsPage(HostPort("127.0.0.1", options.metrics_port))
-        opened.callback(page.close)
-    address = str(server.address)
-    # Whom we join may call back at once: until the door opens it is told that we start.
-    server.start(closed=(CallClass.COORDINATED,))
-    file = RingFile(node)
-    peers = RingPeers(channels)
-    ring = file.ring or _first_ring(options, file, channels, address)
-    member = Member(node, own_id=file.node_id, ring=ring, peers=peers, save_ring=file.save)
-    opened.callback(member.close)
-    peers.set_own(member)
-    keeper = RingKeeper(member, peers=peers, channels=channels, address=address, join=options.join)
-    opened.callback(keeper.stop)
-    opened.callback(server.drain, 0.0)  # before what its calls stand on is closed
-    door.open(member, keeper.wake)
-    if keeper.take_turn():
-        keeper.wake()
-    keeper.start()
-    server.serve()
-    return run_until_signal(
-        server, grace_s=GRACE_S, on_ready=lambda: ready(address), on_signal=keeper.stop
-    )
+    for option, wanted, known, why in told:
+        if wanted is not None and wanted != known:
+            raise ConflictError(
+                f"{option} {wanted}: in its ring, {file.path}, this node has {known!r}, and"
+                f" {why}; leave {option} out or give what the ring has"
+            )
 
 
-def _first_ring(options: NodeOptions, file: RingFile, channels: Channels, address: str) -> Ring:
-    """The ring of a node that has none: a new one, or that of those it joins; saved."""
-    name = options.name or file.node_id[:8]
-    own = RingNode(file.node_id, name, address, options.zone)
-    if options.join:
-        ring = _join(options.join, own, channels)
-    else:
-        ring = found_ring(own, cluster_id=uuid.uuid4().hex, replicas=options.replicas)
-    file.save(ring)
-    return ring
+def _check_joined(options: NodeOptions, ring: Ring, channels: Channels, own_address: str) -> None:
+    """Asks those named by --join: one that does not answer may be starting, too.
+
+    Raises:
+        WrongClusterError: one is of another cluster than this node's ring.
+    """
+    for address in options.join:
+        if address == own_address:
+            continue
+        try:
+            other = _ring_at(address, channels, RING_CALL_S)
+        except UnavailableError as error:
+            _log.info("--join %s is not checked: %s", address, error)
+            continue
+        if other.cluster_id != ring.cluster_id:
+            raise WrongClusterError(
+                f"--join {address}: that node is of cluster {other.cluster_id}, and {options.data}"
+                f" of {ring.cluster_id}; leave --join out to go on with that data, or give an"
+                " empty --data to join"
+            )
 
 
 def _join(
-    addresses: Sequence[str], own: RingNode, channels: Channels, timeout_s: float = JOIN_S
+    addresses: Sequence[str],
+    own: RingNode,
+    channels: Channels,
+    timeout_s: float = JOIN_S,
+    *,
+    replicas: int | None = None,
+    stopping: threading.Event | None = None,
 ) -> Ring:
     """The ring with `own` in it, from the founder that any of `addresses` names.
 
     Raises:
-        UnavailableError: nobody took it in before the time was over.
-        ConflictError: the founder will not have it.
+        UnavailableError: nobody took it in before the time was over, or `stopping` was set.
+        ConflictError: the founder will not have it, or its ring has other than `replicas`.
     """
     deadline_s, pause_s = time.monotonic() + timeout_s, _RETRY_S
-    waiting = threading.Event()
+    waiting = stopping or threading.Event()
     while True:
         failures: list[str] = []
         for address in addresses:
             try:
-                return _ask_to_join(address, own, channels)
+                return _ask_to_join(address, own, channels, replicas)
             except UnavailableError as error:
                 failures.append(str(error))
         if time.monotonic() + pause_s >= deadline_s:
@@ -192,14 +338,28 @@ def _join(
                 f"no node took {own.name!r} in within {timeout_s:g} s: {'; '.join(failures)}"
             )
         _log.info("name=%s is not in a ring yet: %s", own.name, "; ".join(failures))
-        waiting.wait(pause_s)
+        if waiting.wait(pause_s):
+            raise UnavailableError(f"{own.name!r} was stopped while it waited to be taken in")
         pause_s = min(_RETRY_MAX_S, 2 * pause_s)
 
 
-def _ask_to_join(address: str, own: RingNode, channels: Channels) -> Ring:
-    call = CallContext.within(_JOIN_CALL_S)
-    ring = NodeClient(channels.channel(address), address).get_ring(call)
+def _ask_to_join(address: str, own: RingNode, channels: Channels, replicas: int | None) -> Ring:
+    ring = _ring_at(address, channels, _JOIN_CALL_S)
+    if replicas is not None and replicas != ring.replicas:
+        raise ConflictError(
+            f"--replicas {replicas}: the cluster at {address} was founded with {ring.replicas};"
+            " leave --replicas out or give that"
+        )
     founder = ring.node(ring.founder).address
     return NodeClient(channels.channel(founder), founder).join(
-        call, node_id=own.id, name=own.name, address=own.address, zone=own.zone
+        CallContext.within(_JOIN_CALL_S),
+        node_id=own.id,
+        name=own.name,
+        address=own.address,
+        zone=own.zone,
     )
+
+
+def _ring_at(address: str, channels: Channels, timeout_s: float) -> Ring:
+    call = CallContext.within(timeout_s)
+    return NodeClient(channels.channel(address), address).get_ring(call)

@@ -46,6 +46,10 @@ class RingFile:
             self._write(_Content(uuid.uuid4().hex, None))
 
     @property
+    def path(self) -> Path:
+        return self._path
+
+    @property
     def node_id(self) -> str:
         assert self._content is not None
         return self._content.node_id

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
-from geostore.errors import GeostoreError
+from geostore.errors import ConflictError, GeostoreError
 from geostore.node.member import Member
 from geostore.ring import Ring, RingNode
 from geostore.rpc.client import NodeClient
@@ -104,12 +104,13 @@ class RingKeeper:
         for ask in self._askers(ring):
             call = CallContext.within(RING_CALL_S)
             try:
-                found = ask(call)
+                self._member.take_ring(call, ask(call))
+            except ConflictError as error:
+                _log.warning("a ring was not taken: %s", error)
             except GeostoreError as error:
                 _log.info("the ring was not fetched: %s", error)
-                continue
-            self._member.take_ring(call, found)
-            return False
+            else:
+                return False
         return True
 
     def _askers(self, ring: Ring) -> Iterator[Callable[[CallContext], Ring]]:
