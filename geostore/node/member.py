@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final
 
+from geostore.config import installed_version
 from geostore.errors import ConflictError, GeostoreError, NotFoundError, UnavailableError
 from geostore.node import scene_states as states
 from geostore.node.coordinator import Coordinator
@@ -292,6 +293,7 @@ class Member:
             bytes=state.bytes,
             disk_free_bytes=state.disk_free_bytes,
             read_only_reason=state.read_only_reason,
+            version=installed_version(),
             clock_us=time.time_ns() // 1000,
             uptime_s=self._clock_s() - self._started_s,
         )
