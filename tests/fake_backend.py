@@ -12,6 +12,7 @@ import numpy as np
 from geostore.errors import NotFoundError
 from geostore.grid import make_groups
 from geostore.query import Explain, Query
+from geostore.rpc.row_arrow import batch_from_rows
 from geostore.tiles import TilePixels, encode_tile, make_schema
 from geostore.types import (
     NULL_TIME,
@@ -180,6 +181,9 @@ class FakeBackend:
             explain.rows_matched = len(found)
         for start in range(0, len(found), 2):  # several batches, to be streamed
             yield _batch(found[start : start + 2])
+
+    def query_arrow(self, query: Query) -> Iterator[Any]:
+        return map(batch_from_rows, self.query(query))
 
     def count(self, query: Query) -> int:
         return len(self._matching(query))

@@ -57,6 +57,20 @@ class Selection:
         if empty and self._query.bands:
             keywords.check_bands_known(self._backend, self._query)
 
+    def _arrow_batches(self) -> Iterator[pa.RecordBatch]:
+        """The rows as Arrow has them, without an object a row where nothing must look at them."""
+        if self._also_within is not None:
+            from geostore.tensors import record_batches
+
+            yield from record_batches(self._batches())
+            return
+        empty = True
+        for batch in self._backend.query_arrow(self._query):
+            empty = empty and not batch.num_rows
+            yield batch
+        if empty and self._query.bands:
+            keywords.check_bands_known(self._backend, self._query)
+
     def _rows(self) -> Iterator[TileRow]:
         for batch in self._batches():
             yield from batch.rows()
@@ -115,7 +129,7 @@ class Selection:
         """
         from geostore.tensors import to_arrow
 
-        return to_arrow(self._batches())
+        return to_arrow(self._arrow_batches())
 
     def to_xarray(
         self,

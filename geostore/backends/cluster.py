@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
@@ -27,7 +27,9 @@ from geostore.types import CallContext, DatasetDefinition, RowBatch, SceneRecord
 from geostore.types.report import StoreStatus
 
 if TYPE_CHECKING:
-    from geostore.rpc.client import NodeClient
+    import pyarrow as pa
+
+    from geostore.rpc.client import NodeClient, RowStream
     from geostore.types import EncodedTile, TileDetails, TileKey
     from geostore.types.report import Progress, VerifyReport
 
@@ -35,6 +37,7 @@ __all__ = ["ClusterBackend", "open_cluster"]
 
 Mode = Literal["a", "r"]
 _Answer = TypeVar("_Answer")
+_Rows = TypeVar("_Rows", bound=Sized)
 
 # For one try of a call, each by what it may have to do.
 READ_TIMEOUT_S = 20.0
@@ -246,9 +249,29 @@ class ClusterBackend:
         `explain` then tells of that part.
         """
         self._nodes.check_open()
-        return self._stream(query, explain)
+        return self._stream(
+            query,
+            lambda client, call, rest, after: client.query(
+                call, rest, after=after, explain=explain
+            ),
+            lambda _, batch: Cursor.after(batch, query.sort),
+        )
 
-    def _stream(self, query: Query, explain: Explain | None) -> Iterator[RowBatch]:
+    def query_arrow(self, query: Query) -> Iterator[pa.RecordBatch]:
+        self._nodes.check_open()
+        return self._stream(
+            query,
+            lambda client, call, rest, after: client.query_arrow(call, rest, after=after),
+            lambda stream, _: Cursor.from_text(stream.cursor),
+        )
+
+    def _stream(
+        self,
+        query: Query,
+        ask: Callable[[NodeClient, CallContext, Query, Cursor | None], RowStream[_Rows]],
+        position: Callable[[RowStream[_Rows], _Rows], Cursor],
+    ) -> Iterator[_Rows]:
+        """What `ask` streams; `position` is that behind a stream's last batch."""
         after: Cursor | None = None
         rest = query
         while True:
@@ -256,10 +279,10 @@ class ClusterBackend:
             has_moved = False
             for node, client, call in tries:
                 try:
-                    with closing(client.query(call, rest, after=after, explain=explain)) as rows:
-                        for batch in rows:
+                    with closing(ask(client, call, rest, after)) as stream:
+                        for batch in stream:
                             if len(batch):
-                                after = Cursor.after(batch, query.sort)
+                                after = position(stream, batch)
                                 rest = _less(rest, len(batch))
                                 has_moved = True
                             yield batch
@@ -347,6 +370,7 @@ class ClusterBackend:
             is_writer=False,
             read_only_reason="; ".join(reasons) or None,
             nodes=nodes,
+            slots_missing=said.slots_missing,
         )
 
     def verify(

@@ -7,7 +7,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from geostore.node import (
     Mode,
@@ -28,6 +28,9 @@ from geostore.types import (
     TileKey,
 )
 from geostore.types.cluster import EMBEDDED_NODE
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = ["EmbeddedBackend", "open_embedded", "rebuild_embedded"]
 
@@ -184,6 +187,11 @@ class EmbeddedBackend:
 
     def query(self, query: Query, explain: Explain | None = None) -> Iterator[RowBatch]:
         return self._node.query(query, explain)
+
+    def query_arrow(self, query: Query) -> Iterator[pa.RecordBatch]:
+        from geostore.rpc.row_arrow import batch_from_rows
+
+        return map(batch_from_rows, self._node.query(query))
 
     def count(self, query: Query) -> int:
         return self._node.count(query)

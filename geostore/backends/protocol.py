@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from geostore.node import Progress, StoreStatus, VerifyReport
     from geostore.query import Explain, Query
     from geostore.types import (
@@ -137,6 +139,14 @@ class Backend(Protocol):
 
     def query(self, query: Query, explain: Explain | None = None) -> Iterator[RowBatch]:
         """Matching published tiles, in batches, in the query's order."""
+        ...
+
+    def query_arrow(self, query: Query) -> Iterator[pa.RecordBatch]:
+        """The same rows, in the same order, as Arrow record batches (`Selection.to_arrow`).
+
+        Raises:
+            MissingDependencyError: pyarrow is not installed.
+        """
         ...
 
     def count(self, query: Query) -> int:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 
@@ -13,7 +13,7 @@ from geostore.query import Cursor, Explain, LeafQuery, Query
 from geostore.ring import Ring
 from geostore.rpc import messages as wire
 from geostore.rpc.errors import raising_for
-from geostore.rpc.row_batches import BatchDecoder
+from geostore.rpc.row_batches import STREAM_ROWS, BatchDecoder
 from geostore.rpc.streams import StoredBlock, tile_messages, wanted_blocks
 from geostore.rpc.v1 import (
     common_pb2,
@@ -34,9 +34,13 @@ from geostore.types import (
     RecordCopy,
     RowBatch,
     SceneRecord,
+    SlotSizes,
     TileDetails,
     TileKey,
 )
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = ["HeadFactory", "NodeClient", "RowStream"]
 
@@ -44,6 +48,7 @@ HeadFactory = Callable[[CallContext], common_pb2.RequestHead]
 """Makes a request's head, with the cluster and epoch that the caller knows at that moment."""
 
 _Answer = TypeVar("_Answer")
+_Rows = TypeVar("_Rows", bound=Sized)
 
 
 class NodeClient:
@@ -173,7 +178,8 @@ class NodeClient:
             question=question,
             explain=explain is not None,
         )
-        return RowStream(self._send(call, self._node.LeafQuery, said), self.address, explain)
+        answers = self._send(call, self._node.LeafQuery, said)
+        return RowStream(answers, self.address, explain, BatchDecoder().decode)
 
     def leaf_count(self, call: CallContext, request: LeafQuery) -> int:
         question = self._make(wire.leaf_query_to_wire, request=request)
@@ -227,6 +233,10 @@ class NodeClient:
         finally:
             answers.cancel()
 
+    def slot_sizes(self, call: CallContext) -> SlotSizes:
+        answer = self._ask(call, self._node.GetSlotSizes, node_pb2.GetSlotSizesRequest)
+        return self._said(_read_slot_sizes, answer)
+
     # ------------------------------------------------------------ coordinated
 
     def query(
@@ -237,8 +247,31 @@ class NodeClient:
         after: Cursor | None = None,
         explain: Explain | None = None,
         batch_rows: int = 0,
-    ) -> RowStream:
+    ) -> RowStream[RowBatch]:
         """The cluster's matching rows, in order, behind `after`."""
+        answers = self._query(call, query, after, explain, batch_rows)
+        return RowStream(answers, self.address, explain, BatchDecoder().decode)
+
+    def query_arrow(
+        self,
+        call: CallContext,
+        query: Query,
+        *,
+        after: Cursor | None = None,
+        batch_rows: int = STREAM_ROWS,
+    ) -> RowStream[pa.RecordBatch]:
+        """The same rows as Arrow has them. Raises also MissingDependencyError: no pyarrow."""
+        answers = self._query(call, query, after, None, batch_rows)
+        return RowStream(answers, self.address, None, BatchDecoder().decode_arrow)
+
+    def _query(
+        self,
+        call: CallContext,
+        query: Query,
+        after: Cursor | None,
+        explain: Explain | None,
+        batch_rows: int,
+    ) -> Any:
         said = self._make(
             store_pb2.QueryRequest,
             head=self._head(call),
@@ -247,7 +280,7 @@ class NodeClient:
             explain=explain is not None,
             batch_rows=batch_rows,
         )
-        return RowStream(self._send(call, self._store.Query, said), self.address, explain)
+        return self._send(call, self._store.Query, said)
 
     def count(self, call: CallContext, query: Query) -> int:
         text = wire.dump_json(query.to_json())
@@ -399,22 +432,32 @@ class NodeClient:
         return answer
 
 
-class RowStream(Iterator[RowBatch]):
-    """The batches of an answer. The call runs already; closing it early cancels it.
+class RowStream(Iterator[_Rows]):
+    """The batches of an answer, as `decode` makes them of the bytes that came.
+
+    The call runs already; closing it early cancels it.
 
     Ends without an error only behind the node's own end: a stream that breaks off, however
     it ended, raises UnavailableError.
     """
 
-    def __init__(self, answers: Any, address: str, explain: Explain | None) -> None:
+    def __init__(
+        self,
+        answers: Any,
+        address: str,
+        explain: Explain | None,
+        decode: Callable[[bytes], _Rows],
+    ) -> None:
         self._answers = answers
         self._address = address
         self._explain = explain
-        self._decoder = BatchDecoder()
+        self._decode = decode
         self._rows = 0
         self._is_over = False
+        self.cursor = ""
+        """The position behind the last batch, as the node wrote it."""
 
-    def __next__(self) -> RowBatch:
+    def __next__(self) -> _Rows:
         if self._is_over:
             raise StopIteration
         try:
@@ -436,17 +479,18 @@ class RowStream(Iterator[RowBatch]):
         with suppress(Exception):
             self._answers.cancel()
 
-    def _read(self) -> RowBatch | None:
+    def _read(self) -> _Rows | None:
         with raising_for(self._address):
             answer = next(self._answers, None)
         if answer is None:
             raise self._broken("it ended before its end was said")
         try:
             if answer.WhichOneof("part") == "chunk":
-                batch = self._decoder.decode(answer.chunk.rows)
+                batch = self._decode(answer.chunk.rows)
                 if len(batch) != answer.chunk.row_count:
                     raise self._broken(f"{len(batch)} rows, {answer.chunk.row_count} announced")
                 self._rows += len(batch)
+                self.cursor = answer.chunk.cursor
                 return batch
             if answer.WhichOneof("part") != "end" or answer.end.rows_total != self._rows:
                 raise self._broken(f"{self._rows} rows came, not what its end says")
@@ -465,6 +509,12 @@ class RowStream(Iterator[RowBatch]):
 
 def _read_ring(text: bytes) -> Ring:
     return Ring.from_json(wire.load_json(text, "ring"))
+
+
+def _read_slot_sizes(answer: Any) -> SlotSizes:
+    return SlotSizes(
+        slots=tuple(answer.slots), tiles=tuple(answer.tiles), bytes=tuple(answer.bytes)
+    )
 
 
 def _read_record(answer: Any) -> SceneRecord | None:

@@ -1,7 +1,8 @@
-"""Row messages as Arrow record batches, without a Python object a row.
+"""Rows as Arrow record batches, without a Python object a row.
 
-pyarrow is optional: it is imported only where a batch is made. Columns and types are those
-of `Selection.to_arrow`.
+Both what a node sent and what the catalog gave are made here, so that a store and a cluster
+give the same tables. pyarrow is optional: it is imported only where a batch is made. Columns
+and types are those of `Selection.to_arrow`.
 """
 
 from __future__ import annotations
@@ -15,16 +16,81 @@ import numpy.typing as npt
 
 from geostore import grid
 from geostore.errors import CorruptDataError, InvalidInputError, MissingDependencyError
-from geostore.types import NULL_TIME, TileSchema
+from geostore.query.identity import object_runs
+from geostore.types import NULL_TIME, RowBatch, TileSchema
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from geostore.rpc.row_batches import RowMessage
 
-__all__ = ["record_batch"]
+__all__ = ["SIDES", "arrow_schema", "batch_from_rows", "record_batch"]
 
 SIDES = ("xmin", "ymin", "xmax", "ymax")
+"""What GeoParquet 1.1 calls the sides of a bounding box."""
+
+
+def _pyarrow() -> Any:
+    try:
+        return importlib.import_module("pyarrow")
+    except ImportError:
+        raise MissingDependencyError(
+            "Arrow tables need pyarrow: pip install 'geostore[parquet]'"
+        ) from None
+
+
+def arrow_schema() -> pa.Schema:
+    """The columns of every batch made here, in their order.
+
+    Raises:
+        MissingDependencyError: pyarrow is not installed.
+    """
+    pa = _pyarrow()
+    moment, texts = pa.timestamp("us", tz="UTC"), pa.list_(pa.string())
+    return pa.schema(
+        [
+            ("dataset", pa.string()),
+            ("geocode", pa.string()),
+            ("scene", pa.string()),
+            ("time", moment),
+            ("time_end", moment),
+            ("platform", pa.string()),
+            ("bands", texts),
+            ("pixel_coverage", pa.float32()),
+            ("cloud_cover", pa.float32()),
+            ("bbox", pa.struct([(side, pa.float64()) for side in SIDES])),
+            ("bytes", pa.int64()),
+            ("nodes", texts),
+        ]
+    )
+
+
+def batch_from_rows(batch: RowBatch) -> pa.RecordBatch:
+    """A catalog's rows; raises as `record_batch`."""
+    from geostore.rpc.row_batches import CODED, NUMBERS, RowMessage, pack_geocodes
+
+    coded = {name: _coded(getattr(batch, name)) for name in CODED}
+    try:
+        width, lengths, text = pack_geocodes(batch.geocode.tolist())
+    except InvalidInputError as error:
+        raise CorruptDataError(str(error)) from None
+    message = RowMessage(
+        rows=len(batch),
+        codes={name: codes for name, (codes, _) in coded.items()},
+        values={name: values for name, (_, values) in coded.items()},
+        numbers={name: getattr(batch, name) for name in NUMBERS},
+        geocode_width=width,
+        geocode_lengths=np.frombuffer(lengths, dtype=np.uint8),
+        geocode_text=np.frombuffer(text, dtype=np.uint8),
+    )
+    return record_batch(message)
+
+
+def _coded(column: npt.NDArray[np.object_]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.object_]]:
+    """(a code a row, the values of the codes): values are interned, so objects are compared."""
+    starts, addresses = object_runs(column)
+    _, firsts, inverse = np.unique(addresses, return_index=True, return_inverse=True)
+    return np.repeat(inverse, np.diff(starts, append=len(column))), column[starts[firsts]]
 
 
 def record_batch(message: RowMessage) -> pa.RecordBatch:
@@ -34,12 +100,7 @@ def record_batch(message: RowMessage) -> pa.RecordBatch:
         CorruptDataError: a geocode that is none of its scheme.
         MissingDependencyError: pyarrow is not installed.
     """
-    try:
-        pa: Any = importlib.import_module("pyarrow")
-    except ImportError:
-        raise MissingDependencyError(
-            "Arrow tables need pyarrow: pip install 'geostore[parquet]'"
-        ) from None
+    pa = _pyarrow()
     texts = pa.list_(pa.string())
     numbers = message.numbers
     moment = pa.timestamp("us", tz="UTC")
@@ -58,9 +119,7 @@ def record_batch(message: RowMessage) -> pa.RecordBatch:
         "bytes": pa.array(numbers["bytes"], pa.int64()),
         "nodes": _taken(pa, message, "nodes", texts, list),
     }
-    # By `from_arrays` with a schema, so that a batch without rows has the same types.
-    schema = pa.schema([(name, column.type) for name, column in columns.items()])
-    return pa.RecordBatch.from_arrays(list(columns.values()), schema=schema)
+    return pa.RecordBatch.from_arrays(list(columns.values()), schema=arrow_schema())
 
 
 def _band_names(schema: TileSchema) -> list[str]:

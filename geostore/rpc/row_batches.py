@@ -239,7 +239,7 @@ class BatchEncoder:
             )
         if self._dictionary_bytes + len(dictionary) > DICTIONARY_BYTES_MAX:
             raise _FullError
-        width, lengths, geocodes = _pack_geocodes(batch.geocode.tolist())
+        width, lengths, geocodes = pack_geocodes(batch.geocode.tolist())
         sections: list[bytes] = [dictionary]
         sections += [each.astype(each.dtype.newbyteorder("<")).tobytes() for each in codes]
         sections += [lengths, geocodes]
@@ -266,7 +266,7 @@ def _joined(sections: list[bytes], *, flags: int, width: int, rows: int) -> byte
     return b"".join(parts)
 
 
-def _pack_geocodes(geocodes: list[str]) -> tuple[int, bytes, bytes]:
+def pack_geocodes(geocodes: list[str]) -> tuple[int, bytes, bytes]:
     """(common width or 0, lengths where they differ, text)."""
     try:
         text = "".join(geocodes).encode("ascii")

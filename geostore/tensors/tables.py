@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from geostore import grid
+from geostore.rpc.row_arrow import arrow_schema, batch_from_rows
 from geostore.tensors.optional import require
-from geostore.types import NULL_TIME, TILE_FIELDS, BBox, RowBatch
+from geostore.types import TILE_FIELDS, RowBatch
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,11 +29,13 @@ def _bands(batch: RowBatch) -> list[list[str]]:
     return names
 
 
-def _boxes(batch: RowBatch) -> list[BBox]:
-    return [
-        grid.scheme(schema.scheme).bounds(geocode)
-        for schema, geocode in zip(batch.schema, batch.geocode, strict=True)
-    ]
+def _boxes(batch: RowBatch) -> list[tuple[float, ...]]:
+    bounds = np.empty((len(batch), 4), dtype=np.float64)
+    names = np.array([schema.scheme for schema in batch.schema], dtype=np.object_)
+    for name in set(names.tolist()):
+        own = np.flatnonzero(names == name)
+        bounds[own] = grid.scheme(name).bounds_many(batch.geocode[own].tolist())
+    return [tuple(box) for box in bounds.tolist()]
 
 
 def to_pandas(batches: Iterable[RowBatch]) -> pd.DataFrame:
@@ -58,7 +61,7 @@ def to_pandas(batches: Iterable[RowBatch]) -> pd.DataFrame:
             "bands": _bands(whole),
             "pixel_coverage": whole.pixel_coverage,
             "cloud_cover": whole.cloud_cover,
-            "bbox": [box.as_tuple() for box in _boxes(whole)],
+            "bbox": _boxes(whole),
             "bytes": whole.bytes,
             "nodes": [list(nodes) for nodes in whole.nodes],
         }
@@ -73,30 +76,6 @@ def to_pandas(batches: Iterable[RowBatch]) -> pd.DataFrame:
     return cast("pd.DataFrame", pandas.DataFrame(columns, columns=list(TILE_FIELDS)))
 
 
-def _arrow_schema(pa: Any) -> pa.Schema:
-    moment = pa.timestamp("us", tz="UTC")
-    return pa.schema(
-        [
-            ("dataset", pa.string()),
-            ("geocode", pa.string()),
-            ("scene", pa.string()),
-            ("time", moment),
-            ("time_end", moment),
-            ("platform", pa.string()),
-            ("bands", pa.list_(pa.string())),
-            ("pixel_coverage", pa.float32()),
-            ("cloud_cover", pa.float32()),
-            ("bbox", pa.struct([(side, pa.float64()) for side in _SIDES])),
-            ("bytes", pa.int64()),
-            ("nodes", pa.list_(pa.string())),
-        ]
-    )
-
-
-# GeoParquet 1.1 names the sides of a bounding box column so.
-_SIDES = ("xmin", "ymin", "xmax", "ymax")
-
-
 def record_batches(batches: Iterable[RowBatch]) -> Iterator[pa.RecordBatch]:
     """Arrow record batches as rows arrive: what a Parquet writer needs of a long answer.
 
@@ -106,37 +85,17 @@ def record_batches(batches: Iterable[RowBatch]) -> Iterator[pa.RecordBatch]:
     Raises:
         MissingDependencyError: pyarrow is not installed.
     """
-    pa = require("pyarrow", needed_for="to_arrow", extra="parquet")
-    schema = _arrow_schema(pa)
+    require("pyarrow", needed_for="to_arrow", extra="parquet")
     for batch in batches:
-        if not len(batch):
-            continue
-        boxes = [dict(zip(_SIDES, box.as_tuple(), strict=True)) for box in _boxes(batch)]
-        moments = [
-            pa.array(column, pa.int64(), mask=column == NULL_TIME).cast(schema.field("time").type)
-            for column in (batch.time_us, batch.time_end_us)
-        ]
-        columns = [
-            pa.array(batch.dataset, pa.string()),
-            pa.array(batch.geocode, pa.string()),
-            pa.array(batch.scene, pa.string()),
-            *moments,
-            pa.array(batch.platform, pa.string()),
-            pa.array(_bands(batch), pa.list_(pa.string())),
-            pa.array(batch.pixel_coverage, pa.float32()),
-            pa.array(batch.cloud_cover, pa.float32(), mask=np.isnan(batch.cloud_cover)),
-            pa.array(boxes, schema.field("bbox").type),
-            pa.array(batch.bytes, pa.int64()),
-            pa.array([list(nodes) for nodes in batch.nodes], pa.list_(pa.string())),
-        ]
-        yield pa.RecordBatch.from_arrays(columns, schema=schema)
+        if len(batch):
+            yield batch_from_rows(batch)
 
 
-def to_arrow(batches: Iterable[RowBatch]) -> pa.Table:
-    """A pyarrow Table of `record_batches`.
+def to_arrow(batches: Iterable[pa.RecordBatch]) -> pa.Table:
+    """A pyarrow Table of record batches of one selection, as `Backend.query_arrow` gives them.
 
     Raises:
         MissingDependencyError: pyarrow is not installed.
     """
     pa = require("pyarrow", needed_for="to_arrow", extra="parquet")
-    return pa.Table.from_batches(list(record_batches(batches)), schema=_arrow_schema(pa))
+    return pa.Table.from_batches(list(batches), schema=arrow_schema())

@@ -3,9 +3,11 @@ from __future__ import annotations
 import inspect
 import os
 import pickle
+import queue
 import runpy
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,6 +34,7 @@ from geostore.errors import (
 )
 from geostore.query import Cursor, Query
 from geostore.ring import Ring, RingNode, found_ring, placement_key, slot_of, with_node_joined
+from geostore.rpc.row_arrow import batch_from_rows
 from geostore.types import TileKey
 
 small = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "small_store.py")))
@@ -259,14 +262,87 @@ def test_leases_are_kept_while_attempts_are_open_and_no_longer() -> None:
         kept.release()
         raise UnavailableError("not now")
 
-    attempts = Attempts(keep, interval_s=0.001)
-    attempts.add(Attempt(dataset_id="d", scene="s", version="v", number=1, holder="h"))
+    attempts = Attempts(keep)
+    attempts.add(
+        Attempt(dataset_id="d", scene="s", version="v", number=1, holder="h", lease_s=0.003)
+    )
     assert kept.acquire(timeout=20)
     assert kept.acquire(timeout=20), "a failure ended it"
     (thread,) = [t for t in threading.enumerate() if t.name == "geostore-leases"]
     attempts.drop("d", "s")
     thread.join(20)
     assert not thread.is_alive()
+
+
+def end_of_leases() -> None:
+    for thread in threading.enumerate():
+        if thread.name == "geostore-leases":
+            thread.join(20)
+            assert not thread.is_alive()
+
+
+def test_the_shortest_lease_sets_the_pace_and_one_without_end_is_never_renewed() -> None:
+    kept: queue.SimpleQueue[str] = queue.SimpleQueue()
+    attempts = Attempts(lambda attempt: kept.put(attempt.scene))
+    for scene, lease_s in (("endless", 0.0), ("long", 3600.0), ("short", 0.003)):
+        attempts.add(
+            Attempt(dataset_id="d", scene=scene, version="v", number=1, holder="h", lease_s=lease_s)
+        )
+    renewed = {kept.get(timeout=20) for _ in range(4)}
+    attempts.close()
+    end_of_leases()
+    assert renewed == {"long", "short"}
+
+
+def test_a_node_that_hangs_does_not_let_the_leases_of_others_end() -> None:
+    together, met = threading.Barrier(2), threading.Event()
+
+    def keep(_: Attempt) -> None:
+        with suppress(threading.BrokenBarrierError):
+            together.wait(20)
+            met.set()
+
+    attempts = Attempts(keep)
+    for scene in ("s1", "s2"):
+        attempts.add(
+            Attempt(dataset_id="d", scene=scene, version="v", number=1, holder="h", lease_s=0.06)
+        )
+    assert met.wait(20)
+    attempts.close()
+    together.abort()
+    end_of_leases()
+
+
+def test_the_lease_that_the_home_gives_is_the_one_that_is_kept() -> None:
+    cluster = Cluster(make_ring())
+    record: Any = SimpleNamespace(staging_version="v1", attempt=3)
+    kept = threading.Event()
+    cluster.answer("begin_scene", lambda *_, **__: (record, 3, 0.003))
+    cluster.answer("keep_scene", lambda *_, **__: kept.set())
+    with cluster.open() as backend:
+        backend.begin_scene(A, "s1", "v1", small.CELLS)
+        assert kept.wait(20)
+    end_of_leases()
+
+
+def test_an_abort_after_a_lost_answer_names_the_holder_that_may_have_begun() -> None:
+    cluster = Cluster(make_ring())
+    holders: list[str] = []
+
+    def begin_without_answer(*_: Any, holder: str, **__: Any) -> None:
+        holders.append(holder)
+        raise UnavailableError("broke off")
+
+    cluster.answer("begin_scene", begin_without_answer)
+    cluster.answer("abort_scene", lambda *_, holder, **__: holders.append(holder))
+    with cluster.open() as backend:
+        with pytest.raises(UnavailableError):
+            backend.begin_scene(A, "s1", "v1", small.CELLS)
+        backend.abort_scene(A.id, "s1", "v1")
+        assert len(set(holders)) == 1
+        assert holders[0]
+        backend.abort_scene(A.id, "s1", "v1")
+        assert holders[-1] == "", "it is forgotten"
 
 
 # ---------------------------------------------------------------- queries
@@ -303,6 +379,39 @@ def test_a_query_goes_on_behind_the_last_row(batches: list[Any], limit: int | No
     assert len(given) == len(rows)
     if limit != 1:
         assert len(set(cluster.asked("query"))) > 1
+
+
+class ArrowStream:
+    """As a node's: batches, each with the position behind it, then an end or a failure."""
+
+    def __init__(self, batches: list[Any], *, breaks_off: bool) -> None:
+        self.batches, self.breaks_off, self.cursor = iter(batches), breaks_off, ""
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self.batches:
+            self.cursor = Cursor.after(batch).to_text()
+            yield batch_from_rows(batch)
+        if self.breaks_off:
+            raise UnavailableError("broke off")
+
+    def close(self) -> None:
+        pass
+
+
+def test_arrow_goes_on_behind_the_last_row(batches: list[Any]) -> None:
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    cluster = Cluster(make_ring())
+
+    def answer(query: Query, *, after: Any) -> ArrowStream:
+        cursors = [Cursor.after(batch) for batch in batches]
+        start = 0 if after is None else cursors.index(after) + 1
+        assert query.limit == 5 - start
+        return ArrowStream(batches[start:5][:2], breaks_off=start < 3)
+
+    cluster.answer("query_arrow", answer)
+    found = [b.to_pylist() for b in cluster.open().query_arrow(Query(limit=5))]
+    assert found == [batch_from_rows(batch).to_pylist() for batch in batches[:5]]
+    assert len(set(cluster.asked("query_arrow"))) > 1
 
 
 def test_a_query_without_progress_ends_in_an_error() -> None:
