@@ -123,8 +123,7 @@ class Datasets:
         name = dataset_record_name(definition.name)
         if self._catalog.record_get(name) is not None:
             raise ConflictError(f"dataset {definition.name!r} exists already")
-        self._catalog.record_compare_and_set(name, 0, encode_dataset(definition))
-        self._by_id[definition.id] = definition
+        self._save(name, 0, definition, "create")
 
     def replace(self, old: DatasetDefinition, new: DatasetDefinition) -> None:
         """Puts `new` in the place of `old`.
@@ -150,8 +149,15 @@ class Datasets:
                 " fixed; create another dataset"
             )
         name = dataset_record_name(old.name)
-        self._catalog.record_compare_and_set(name, revision, encode_dataset(new))
-        self._by_id[new.id] = new
+        self._save(name, revision, new, "replace")
+
+    def _save(
+        self, name: str, expected_revision: int, definition: DatasetDefinition, what: str
+    ) -> None:
+        self._disk.step(f"dataset.{what}")
+        self._catalog.record_compare_and_set(name, expected_revision, encode_dataset(definition))
+        self._disk.step(f"dataset.{what}.saved")
+        self._by_id[definition.id] = definition
 
     def delete(self, name: str) -> int:
         """Deletes a dataset whole; returns how many tiles were published.
@@ -189,8 +195,7 @@ class Datasets:
             if known == definition or (known.is_complete and not definition.is_complete):
                 return  # told twice, or late
         revision = 0 if record is None else record.revision
-        self._catalog.record_compare_and_set(name, revision, encode_dataset(definition))
-        self._by_id[definition.id] = definition
+        self._save(name, revision, definition, "learn")
 
     def forget(self, dataset_id: str, name: str) -> int:
         """Deletes a dataset that its home deleted, for ever; how many tiles it had here."""
@@ -198,10 +203,17 @@ class Datasets:
         record_name = tombstone_record_name(dataset_id)
         record = self._catalog.record_get(record_name)
         if record is None:
+            self._disk.step("delete.tombstone")
             self._catalog.record_compare_and_set(record_name, 0, encode_tombstone(tombstone))
+            self._disk.step("delete.tombstoned")
         elif not is_unsettled(record.value):
             return 0
         return self._finish_deletion(tombstone)
+
+    def require_not_deleted(self, dataset_id: str) -> None:
+        """Raises NotFoundError: it was deleted, and nothing of it may be kept any more."""
+        if self._catalog.record_get(tombstone_record_name(dataset_id)) is not None:
+            raise NotFoundError(f"dataset id {dataset_id!r}: it was deleted")
 
     def deleted(self) -> list[Tombstone]:
         """Every dataset that was ever deleted."""

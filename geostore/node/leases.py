@@ -41,6 +41,12 @@ class Leases:
         """The attempt is over."""
         self._until_s.pop(name, None)
 
+    def drop_ended(self, name: AttemptName, now_s: float) -> None:
+        """Forgets those who were silent for too long."""
+        holders = self._until_s.get(name, {})
+        for holder in [holder for holder, until_s in holders.items() if until_s <= now_s]:
+            self.drop(name, holder)
+
     def is_held(self, name: AttemptName, now_s: float, *, except_by: str | None = None) -> bool:
         """Whether an ingester other than `except_by` may be at work on it."""
         if now_s < self.started_s + self.lease_s:

@@ -23,10 +23,12 @@ from geostore.config import installed_version
 from geostore.errors import ConflictError, GeostoreError, NotFoundError, UnavailableError
 from geostore.node import scene_states as states
 from geostore.node.coordinator import Coordinator
+from geostore.node.leases import LEASE_S
 from geostore.node.node import Node
 from geostore.node.peer import Peer, Peers
 from geostore.node.records import (
     DATASET_PREFIX,
+    dataset_of_scene_record,
     dataset_record_name,
     scene_record_name,
 )
@@ -74,6 +76,7 @@ class Member:
     ) -> None:
         self.node = node
         self.own_id = own_id
+        lease_s: float = LEASE_S,
         self._ring = ring
         self._ring_lock = threading.Lock()
         self._peers = peers
@@ -95,6 +98,8 @@ class Member:
         )
         self._name_rows()
 
+            lease_s=lease_s,
+            step=node.disk.step,
     def close(self) -> None:
         """Ends the threads. The node is its opener's to close."""
         self._keeper.close()
@@ -104,6 +109,11 @@ class Member:
     # ------------------------------------------------------------------ the ring
 
     def ring(self) -> Ring:
+    @property
+    def lease_s(self) -> float:
+        """How long an ingester may be silent before its attempt is given up."""
+        return self._keeper.lease_s
+
         """The newest ring this node knows."""
         return self._ring
 
@@ -227,7 +237,8 @@ class Member:
         """See `Peer`."""
         call.check("copying a record")
         with self.node.writing():
-            keep_copy(self.node.catalog, copy)
+            self.node.known_datasets.require_not_deleted(dataset_of_scene_record(copy.name))
+            keep_copy(self.node.catalog, copy, self.node.disk.step)
 
     def learn_dataset(self, call: CallContext, definition: DatasetDefinition) -> None:
         """See `Peer`."""
@@ -452,7 +463,10 @@ class Member:
         return self._keeper.begin(call, event, holder)
 
     def put_tiles(self, call: CallContext, tiles: Sequence[EncodedTile], attempt: int) -> list[str]:
-        """Stages tiles here, their slots' first replica, and at the other replicas."""
+        """Stages tiles here, their slots' first replica, and at the other replicas.
+
+        Where a tile was put before with other bytes, the others get those: copies are alike.
+        """
         ring = self._ring
         others: dict[str, list[EncodedTile]] = {}
         for tile in tiles:
@@ -468,7 +482,13 @@ class Member:
                 others.setdefault(node.id, []).append(tile)
         checksums = self.stage_tiles(call, tiles, attempt)
         futures = [
-            self._pool.submit(self._stage_at, node_id, call, batch, attempt)
+            self._pool.submit(
+                self._stage_at,
+                node_id,
+                call,
+                [kept.get(tile.meta.key, tile) for tile in batch],
+                attempt,
+            )
             for node_id, batch in others.items()
         ]
         for future in futures:
@@ -490,6 +510,11 @@ class Member:
         cells: Sequence[str],
         *,
         bytes_total: int,
+        kept = {
+            tile.meta.key: self.node.tile_holder.stored_tile(tile.meta.key)
+            for tile, checksum in zip(tiles, checksums, strict=True)
+            if others and checksum != tile.checksum
+        }
         properties: Mapping[str, Any] | None = None,
         path: str = "",
         reader: str = "",

@@ -27,6 +27,7 @@ __all__ = [
     "SCENE_PREFIX",
     "TOMBSTONE_PREFIX",
     "Tombstone",
+    "dataset_of_scene_record",
     "dataset_record_name",
     "decode_dataset",
     "decode_scene",
@@ -106,6 +107,19 @@ def tombstone_record_name(dataset_id: str) -> str:
 def scene_record_name(dataset_id: str, scene: str) -> str:
     """The record of a scene. Raises InvalidInputError."""
     return f"{SCENE_PREFIX}{validate_dataset_id(dataset_id)}/{validate_scene(scene)}"
+
+
+def dataset_of_scene_record(name: str) -> str:
+    """The dataset's id in a scene record's name. Raises InvalidInputError: no such name.
+
+    >>> dataset_of_scene_record("scene/id-7/S2A_MSIL1C")
+    'id-7'
+    """
+    prefix, _, rest = name.partition("/")
+    dataset_id, _, scene = rest.partition("/")
+    if f"{prefix}/" != SCENE_PREFIX or not scene:
+        raise InvalidInputError(f"record {name[:80]!r}: expected {SCENE_PREFIX}ID/SCENE")
+    return validate_dataset_id(dataset_id)
 
 
 def _encode(value: dict[str, Any], *, settled: bool) -> bytes:

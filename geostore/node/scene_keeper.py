@@ -14,6 +14,7 @@ from geostore.errors import ConflictError, GeostoreError, UnavailableError
 from geostore.index import Catalog
 from geostore.node import scene_home as home
 from geostore.node import scene_states as states
+from geostore.node.disk import StepHook, no_step
 from geostore.node.leases import LEASE_S, Leases
 from geostore.node.peer import Peer, Peers
 from geostore.node.records import (
@@ -43,7 +44,8 @@ class SceneKeeper:
 
     Calls may come from any thread; two on one scene wait for each other. `placement` gives a
     dataset id's placement length. `writing` is the node's writer: held around each change of
-    a record, never while other nodes are asked.
+    a record, never while other nodes are asked. `step` is called before and after each change
+    (see `geostore.node.disk`).
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class SceneKeeper:
         peers: Peers,
         clock_s: Callable[[], float] = time.monotonic,
         lease_s: float = LEASE_S,
+        step: StepHook = no_step,
     ) -> None:
         self._own_id = own_id
         self._catalog = catalog
@@ -65,11 +68,17 @@ class SceneKeeper:
         self._ring = ring
         self._peers = peers
         self._clock_s = clock_s
+        self._step = step
         self._leases = Leases(clock_s(), lease_s)
         self._copied: dict[str, int] = {}
         self._locks: dict[str, tuple[threading.Lock, int]] = {}
         self._locks_guard = threading.Lock()
         self._pool = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="geostore-home")
+
+    @property
+    def lease_s(self) -> float:
+        """How long an ingester may be silent."""
+        return self._leases.lease_s
 
     def close(self) -> None:
         """Ends the threads; calls under way fail."""
@@ -83,6 +92,7 @@ class SceneKeeper:
         with self._one_at_a_time(call, *name):
             now_s = self._clock_s()
             with self._locks_guard:
+                self._leases.drop_ended(name, now_s)
                 may_take_over = not self._leases.is_held(name, now_s, except_by=holder)
             place = self._place(event.dataset_id)
             record = self._run(call, home.begin(event, place, may_take_over=may_take_over))
@@ -155,8 +165,10 @@ class SceneKeeper:
             place = self._place(dataset_id)
             record = self._run(call, home.settle(dataset_id, scene, place))
             if record is not None and record.state is SceneState.STAGING:
+                now_s = self._clock_s()
                 with self._locks_guard:
-                    is_held = self._leases.is_held((dataset_id, scene), self._clock_s())
+                    self._leases.drop_ended((dataset_id, scene), now_s)
+                    is_held = self._leases.is_held((dataset_id, scene), now_s)
                 if not is_held:
                     record = self._run(call, home.abort(dataset_id, scene, record.attempt, place))
         return record is None or states.is_settled(record)
@@ -271,7 +283,11 @@ class SceneKeeper:
         is_alone = len(self._keepers(record.dataset_id, record.scene)) == 1
         value = encode_scene(record, settled=None if is_alone else False)
         with self._writing():
-            return self._catalog.record_compare_and_set(name, effect.expected_revision, value)
+            self._placement(record.dataset_id)  # its dataset may have been deleted since
+            self._step(f"record.{record.state}")
+            revision = self._catalog.record_compare_and_set(name, effect.expected_revision, value)
+            self._step(f"record.{record.state}.saved")
+        return revision
 
     def _replicate(self, call: CallContext, effect: home.Replicate) -> int:
         record = effect.record
@@ -285,7 +301,9 @@ class SceneKeeper:
         revision = effect.revision
         if states.is_settled(record):  # the note that a starting node may pass it by
             with self._writing():
+                self._step("record.copied")
                 revision = self._catalog.record_compare_and_set(name, revision, value)
+                self._step("record.copied.saved")
             self._copied.pop(name, None)
         else:
             self._copied[name] = revision
@@ -297,7 +315,7 @@ def copy_name(name: str) -> str:
     return f"{COPY_PREFIX}{name}"
 
 
-def keep_copy(catalog: Catalog, copy: RecordCopy) -> None:
+def keep_copy(catalog: Catalog, copy: RecordCopy, step: StepHook = no_step) -> None:
     """Takes a copy if it is newer than what is here; durable when it returns.
 
     Raises:
@@ -310,8 +328,10 @@ def keep_copy(catalog: Catalog, copy: RecordCopy) -> None:
         return
     if copy.value is None:
         raise ConflictError(f"record {copy.name!r}: a copy without a value")
+    step("copy")
     catalog.record_compare_and_set(
         name,
         0 if found is None else found.revision,
         copy.revision.to_bytes(8, "big") + copy.value,
     )
+    step("copy.saved")

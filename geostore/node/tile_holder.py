@@ -24,6 +24,7 @@ from geostore.node.directory import StoreDirectory
 from geostore.node.disk import Disk
 from geostore.node.records import MARK_PREFIX, validate_dataset_id, validate_scene
 from geostore.node.tile_files import TileFiles
+from geostore.tiles import TileFile
 from geostore.types import (
     ClearRequest,
     EncodedTile,
@@ -154,6 +155,21 @@ class TileHolder:
         assert checksum is not None, "an acknowledged tile has a checksum"
         return checksum
 
+    def stored_tile(self, key: TileKey) -> EncodedTile:
+        """A tile as its file has it, staged or published, every block checked.
+
+        Raises CorruptDataError, NotFoundError: the file is damaged or gone.
+        """
+        path = self._directory.tile_file(key, self._datasets.placement(key.dataset_id))
+        with TileFile.open(path) as tile:
+            tile.verify()
+            return EncodedTile(
+                meta=tile.meta,
+                payload=path.read_bytes(),
+                checksum=tile.checksum(),
+                blocks=tile.blocks,
+            )
+
     def missing_cells(self, request: PublishRequest) -> tuple[str, ...]:
         """Those of the request's cells that are neither staged nor published here."""
         return tuple(
@@ -189,7 +205,8 @@ class TileHolder:
             self._save_mark(request.dataset_id, request.scene, mark)
             wanted = frozenset(request.cells)
             staged = self.catalog.staged(request.dataset_id, request.scene, request.version)
-            extra = [tile.key for tile in staged if tile.key.geocode not in wanted]
+            # Their files go before their rows: rows that a crash leaves are found again.
+            self._remove_staged_files([t.key for t in staged if t.key.geocode not in wanted])
             if record is None:
                 self._note_share(request)
             else:
@@ -203,7 +220,14 @@ class TileHolder:
                 cells=request.cells,
             )
             self._disk.step("publish.done")
-            self._remove_files(extra)
+
+    def _remove_staged_files(self, keys: Sequence[TileKey]) -> None:
+        if keys:
+            first = keys[0]
+            shown = frozenset(self.catalog.keys(first.dataset_id, first.scene, first.version))
+            placement = self._datasets.placement(first.dataset_id)
+            paths = [self._directory.tile_file(k, placement) for k in keys if k not in shown]
+            self._files.remove(paths, "clear")
 
     def _note_share(self, request: PublishRequest) -> None:
         """Writes down which cells this node has of the scene, for a rebuild from files."""
@@ -255,11 +279,7 @@ class TileHolder:
         without a file are cleared like any others.
         """
         with self._writing():
-            shown = frozenset(self.catalog.keys(dataset_id, scene, version))
-            keys = [TileKey(dataset_id, scene, version, cell) for cell in cells]
-            placement = self._datasets.placement(dataset_id)
-            paths = [self._directory.tile_file(k, placement) for k in keys if k not in shown]
-            self._files.remove(paths, "clear")
+            self._remove_staged_files([TileKey(dataset_id, scene, version, c) for c in cells])
 
     # ------------------------------------------------------------------ starting
 
@@ -276,6 +296,8 @@ class TileHolder:
         cells = [tile.key.geocode for tile in self.catalog.staged(dataset_id, scene, version)]
         mark = self.mark(dataset_id, scene)
         attempt = 0 if mark is None else mark.attempt
+        if record is not None and attempt > record.attempt:
+            return "keep"  # the record was read before what is staged now was begun
         meaning = resolve(record, version, cells)
         if meaning.action == "publish":
             self.publish(

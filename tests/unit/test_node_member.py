@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from geostore.errors import ConflictError, NotFoundError, UnavailableError
@@ -16,7 +17,8 @@ from geostore.node import Node
 from geostore.node.member import Member
 from geostore.query import Explain, Query
 from geostore.ring import Ring, RingNode, found_ring, placement_key, slot_of, with_node_joined
-from geostore.types import CallContext, EncodedTile, SceneState
+from geostore.tiles import TilePixels, encode_tile
+from geostore.types import CallContext, EncodedTile, RecordCopy, SceneState
 
 small = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "small_store.py")))
 A, CELLS = small.A, small.CELLS
@@ -28,6 +30,7 @@ class Cluster:
 
     def __init__(self, root: Path, replicas: int) -> None:
         self.root = root
+        self.now_s = 1000.0
         self.down: set[str] = set()
         self.members: dict[str, Member] = {}
         ring = found_ring(RingNode("n1", "n1", "a:1"), cluster_id="c", replicas=replicas)
@@ -46,6 +49,7 @@ class Cluster:
         self.members[name] = Member(
             Node(self.root / name, lock_now=True, is_member=True), own_id=name,
             ring=self.rings[name], peers=self, save_ring=lambda ring: self.save(name, ring),
+            clock_s=lambda: self.now_s,
         )  # fmt: skip
 
     def save(self, name: str, ring: Ring) -> None:
@@ -260,3 +264,74 @@ def test_the_status_tells_of_nodes_that_do_not_answer(cluster: Cluster) -> None:
     cluster.down = set()
     states = cluster.members["n2"].cluster_status(CALL)
     assert sum(each.tiles for each in states) == len(CELLS) * copies
+
+
+def test_a_record_read_before_a_newer_attempt_began_does_not_clear_it(cluster: Cluster) -> None:
+    create(cluster)
+    home = cluster.home(f"scene/{A.id}/s1")
+    first = home.begin_scene(CALL, A, "s1", "v1", CELLS, holder="a")
+    member = cluster.first(CELLS[0])
+    tile = small.make_tile(A, "s1", "v1", CELLS[0])
+    member.put_tiles(CALL, [tile], first.attempt)
+    given_up = replace(first, state=SceneState.ABORTED)
+    cluster.now_s += 60.0
+    second = home.begin_scene(CALL, A, "s1", "v2", CELLS, holder="b")
+    cluster.now_s += 60.0
+    third = home.begin_scene(CALL, A, "s1", "v1", CELLS, holder="a")
+    assert (second.attempt, third.attempt) == (2, 3)
+    member.put_tiles(CALL, [tile], third.attempt)
+    action = member.node.tile_holder.resolve(given_up, A.id, "s1", "v1")
+    assert action == "keep"
+    home.commit_scene(CALL, A.id, "s1", "v1", third.attempt, CELLS[:1], bytes_total=1)
+    assert len(rows(home)) == 1
+
+
+def test_copies_have_the_bytes_that_the_first_replica_kept(cluster: Cluster) -> None:
+    create(cluster)
+    home = cluster.home(f"scene/{A.id}/s1")
+    record = home.begin_scene(CALL, A, "s1", "v1", CELLS, holder="me")
+    first, cell = cluster.first(CELLS[0]), CELLS[0]
+    kept = small.make_tile(A, "s1", "v1", cell)
+    first.stage_tiles(CALL, [kept], record.attempt)  # then it died before the copies
+    meta = replace(kept.meta, properties={"made": "by another release"})
+    other = encode_tile(meta, TilePixels(data=[other_pixels()], masks=[[True, True]]))
+    assert other.checksum != kept.checksum
+    assert first.put_tiles(CALL, [other], record.attempt) == [kept.checksum]
+    home.commit_scene(CALL, A.id, "s1", "v1", record.attempt, (cell,), bytes_total=1)
+    holders = [
+        member
+        for member in cluster.members.values()
+        if member.node.catalog.checksum(kept.meta.key) is not None
+    ]
+    assert len(holders) == cluster.rings["n1"].replicas
+    for member in holders:
+        assert member.node.details(kept.meta.key).checksum == kept.checksum
+        assert member.node.tile_path(kept.meta.key).read_bytes() == kept.payload
+
+
+def other_pixels() -> list[Any]:
+    random = np.random.default_rng(1)
+    return [random.integers(1, 200, (small.SIDE, small.SIDE)).astype(d) for d in ("u2", "u1")]
+
+
+def test_nothing_of_a_deleted_dataset_is_recorded_again(cluster: Cluster) -> None:
+    create(cluster)
+    cluster.store("s1", "v1", CELLS[:2])
+    home = cluster.home(f"scene/{A.id}/s2")
+    keeper = cluster.home("dataset/a")
+    original = home.node.known_datasets.require_same
+
+    def slow(definition: Any) -> None:  # the deletion comes between the check and the record
+        original(definition)
+        keeper.delete_dataset(CALL, "a")
+
+    home.node.known_datasets.require_same = slow  # type: ignore[method-assign]
+    with pytest.raises(NotFoundError, match="deleted"):
+        home.begin_scene(CALL, A, "s2", "v1", CELLS, holder="me")
+    copy = RecordCopy(name=f"scene/{A.id}/s2", revision=9, value=b"S{}")
+    for member in cluster.members.values():
+        with pytest.raises(NotFoundError, match="deleted"):
+            member.copy_record(CALL, copy)
+        assert member.node.catalog.record_names("scene/") == []
+        assert member.node.catalog.record_names("copy/") == []
+        assert member.settle(CALL) == []

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import runpy
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from geostore.errors import ConflictError, InvalidInputError, NotFoundError
 from geostore.node import Node
+from geostore.node.disk import StepHook
 from geostore.node.tile_holder import TileHolder
 from geostore.types import (
     ClearRequest,
@@ -150,7 +152,40 @@ def test_marks_and_staged_tiles_survive_a_restart_and_are_resolved(tmp_path: Pat
         assert small.seen(node) == {"a/s1": {"v1": sorted(CELLS[:2])}}
         assert len(files(node)) == 2
         holder.stage([tile(CELLS[0], "v2")], 5)
-        assert holder.resolve(decided, A.id, "s1", "v2") == "clear"
+        assert holder.resolve(decided, A.id, "s1", "v2") == "keep"  # read before attempt 5 began
+        assert holder.resolve(replace(decided, attempt=5), A.id, "s1", "v2") == "clear"
         assert node.catalog.checksum(TileKey(A.id, "s1", "v2", CELLS[0])) is None
         assert holder.staged() == {}
         assert len(files(node)) == 2
+
+
+class _StoppedError(BaseException):
+    """Stands for a kill."""
+
+
+def publish_two_of_three(path: Path, step: StepHook) -> None:
+    with Node(path, lock_now=True, is_member=True, step=step) as node:
+        node.create_dataset(A)
+        node.tile_holder.stage([tile(cell) for cell in CELLS[:3]], 1)
+        node.tile_holder.publish(publish(*CELLS[:2]))
+
+
+def test_tiles_that_a_commit_leaves_out_leave_no_file_behind_a_crash(tmp_path: Path) -> None:
+    names: list[str] = []
+    publish_two_of_three(tmp_path / "whole", names.append)
+    assert "publish.done" in names
+    for number in range(names.index("staged"), len(names)):
+        left = [number]
+
+        def step(_: str, left: list[int] = left) -> None:
+            left[0] -= 1
+            if left[0] == -1:
+                raise _StoppedError
+
+        path = tmp_path / str(number)
+        with pytest.raises(_StoppedError):
+            publish_two_of_three(path, step)
+        with Node(path, lock_now=True, is_member=True) as node:
+            node.tile_holder.publish(publish(*CELLS[:2]))
+            assert node.tile_holder.staged() == {}
+            assert len(files(node)) == 2, names[number]
