@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from geostore.backends.cluster_attempts import Attempt, Attempts
 from geostore.backends.cluster_nodes import ClusterNodes, home_of
-from geostore.errors import ConflictError, UnavailableError
-from geostore.node.disk import StepHook, no_step
+from geostore.errors import ConflictError
 from geostore.rpc.streams import PUT_BYTES_MAX
 from geostore.types import CallContext, DatasetDefinition, SceneRecord
 
@@ -30,18 +29,9 @@ _Answer = TypeVar("_Answer")
 
 
 class ClusterScenes:
-    """The scene methods of `geostore.backends.protocol.Backend`, under shorter names.
+    """The scene methods of `geostore.backends.protocol.Backend`, under shorter names."""
 
-    `step` is a seam for tests: called between the calls that change something in the cluster.
-    """
-
-    def __init__(
-        self,
-        nodes: ClusterNodes,
-        slot_of: Callable[[TileKey], int],
-        step: StepHook = no_step,
-    ) -> None:
-        self.step = step
+    def __init__(self, nodes: ClusterNodes, slot_of: Callable[[TileKey], int]) -> None:
         self._nodes = nodes
         self._slot_of = slot_of
         self._attempts = Attempts(self._keep)
@@ -62,33 +52,24 @@ class ClusterScenes:
         reader: str = "",
     ) -> SceneRecord | None:
         holder = self._attempts.holder(definition.id, scene)
-        self.step("begin")
-        try:
-            begun = self._at_scene(
-                definition.id,
+        begun = self._at_scene(
+            definition.id,
+            scene,
+            lambda client, call: client.begin_scene(
+                call,
+                definition,
                 scene,
-                lambda client, call: client.begin_scene(
-                    call,
-                    definition,
-                    scene,
-                    version,
-                    cells,
-                    replace=replace,
-                    path=path,
-                    reader=reader,
-                    holder=holder,
-                ),
-            )
-        except UnavailableError:
-            raise  # it may have begun there, for this holder
-        except BaseException:
-            self._attempts.release(definition.id, scene)
-            raise
-        self.step("begun")
+                version,
+                cells,
+                replace=replace,
+                path=path,
+                reader=reader,
+                holder=holder,
+            ),
+        )
         if begun is None or begun[0].staging_version != version:
-            self._attempts.release(definition.id, scene)
             return None
-        record, number, lease_s = begun
+        record, number, _ = begun
         self._attempts.add(
             Attempt(
                 dataset_id=definition.id,
@@ -96,7 +77,6 @@ class ClusterScenes:
                 version=version,
                 number=number,
                 holder=holder,
-                lease_s=lease_s,
             )
         )
         return record
@@ -133,15 +113,12 @@ class ClusterScenes:
 
     def _put(self, tiles: Sequence[EncodedTile], attempt: Attempt) -> list[str]:
         slot = self._slot_of(tiles[0].meta.key)
-        self.step("put")
-        stored = self._nodes.ask(
+        return self._nodes.ask(
             f"{len(tiles)} tiles of scene {attempt.scene!r}",
             lambda ring: (ring.first_of(slot),),
             PUT_TIMEOUT_S,
             lambda client, call: client.put_tiles(call, tiles, attempt.number),
         )
-        self.step("put.done")
-        return stored
 
     def commit(
         self,
@@ -154,7 +131,6 @@ class ClusterScenes:
         properties: Mapping[str, Any] | None = None,
     ) -> None:
         number = self._attempt_number(dataset_id, scene, version)
-        self.step("commit")
         self._at_scene(
             dataset_id,
             scene,
@@ -169,7 +145,6 @@ class ClusterScenes:
                 properties=None if properties is None else dict(properties),
             ),
         )
-        self.step("committed")
         self._attempts.drop(dataset_id, scene)
 
     def _attempt_number(self, dataset_id: str, scene: str, version: str) -> int:
@@ -181,10 +156,7 @@ class ClusterScenes:
 
     def abort(self, dataset_id: str, scene: str, version: str) -> None:
         attempt = self._attempts.find(dataset_id, scene, version)
-        number = 0 if attempt is None else attempt.number
-        # Also where the answer to its beginning was lost: the home may know this holder.
-        holder = self._attempts.known_holder(dataset_id, scene)
-        self.step("abort")
+        number, holder = (0, "") if attempt is None else (attempt.number, attempt.holder)
         try:
             self._at_scene(
                 dataset_id,
@@ -197,8 +169,6 @@ class ClusterScenes:
             # Also where the home cannot be told: it gives up what nobody renews.
             if attempt is not None:
                 self._attempts.drop(dataset_id, scene)
-            self._attempts.release(dataset_id, scene)
-        self.step("aborted")
 
     def record(self, dataset_id: str, scene: str) -> SceneRecord | None:
         return self._at_scene(

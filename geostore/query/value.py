@@ -137,6 +137,8 @@ class Query:
                 f"sort {self.sort!r}: expected one of {', '.join(get_args(SortKey))}"
             )
         self._check_limit(self.limit)
+        if not isinstance(self.recursive, bool):
+            raise InvalidInputError(f"recursive {self.recursive!r}: expected true or false")
         for name in ("platform", "scene"):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, str) and value):

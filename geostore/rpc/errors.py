@@ -27,6 +27,7 @@ from geostore.errors import (
     StaleRingError,
     UnavailableError,
 )
+from geostore.rpc.transport import MESSAGE_BYTES_MAX
 from geostore.rpc.v1 import common_pb2
 
 __all__ = [
@@ -187,13 +188,19 @@ def _from_status(status: grpc.StatusCode | None, details: str, address: str) -> 
     make: Callable[[str], GeostoreError] = UnavailableError
     match status:
         case grpc.StatusCode.UNAVAILABLE:
-            text = "cannot be reached, or broke off"
+            text = "cannot be reached, or broke off" + _connection_hint(details)
+        case grpc.StatusCode.RESOURCE_EXHAUSTED if "larger than max" in details:
+            make = InvalidInputError
+            text = (
+                f"a message of this call is larger than the {MESSAGE_BYTES_MAX} bytes that one"
+                " may have: ask for less, or send fewer values, in one call"
+            )
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             text = "did not answer before the deadline"
         case grpc.StatusCode.CANCELLED:
             text = "the call was cancelled"
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
-            text = "is busy, or a message is larger than it takes"
+            text = "is busy"
         case grpc.StatusCode.UNIMPLEMENTED:
             make = ConflictError
             text = "knows no such call: no geostore node, or one of another version"
@@ -207,6 +214,42 @@ def _from_status(status: grpc.StatusCode | None, details: str, address: str) -> 
             name = "no status" if status is None else status.name
             text = f"answered as no geostore node does: {name}"
     return make(f"node {address}: {text}{said}")
+
+
+_CONNECTION_HINTS = (
+    (
+        "CERTIFICATE_VERIFY_FAILED",
+        "its certificate is not accepted here: expected one that is in date and signed by an"
+        " authority in tls_ca",
+    ),
+    (
+        "Hostname Verification Check failed",
+        "its certificate is for other hosts than this address: call it by a name that the"
+        " certificate has, or give it one that has this address",
+    ),
+    (
+        "WRONG_VERSION_NUMBER",
+        "it speaks no TLS, this side does: start it with --tls-cert, --tls-key, --tls-ca, or"
+        " leave them out here",
+    ),
+    (
+        "Connection refused",
+        "nothing listens there: check host and port, and that the node runs",
+    ),
+)
+
+
+def _connection_hint(details: str) -> str:
+    """What gRPC's words about a connection mean, and what to do; empty where nothing is known."""
+    for sign, hint in _CONNECTION_HINTS:
+        if sign in details:
+            return f": {hint}"
+    if "failed to connect" in details and ("Socket closed" in details or "reset" in details):
+        return (
+            ": it closed the connection at once: it wants TLS (tls_cert, tls_key, tls_ca), does"
+            " not accept this side's certificate, or is no geostore node"
+        )
+    return ""
 
 
 def _sendable(text: str) -> str:

@@ -15,11 +15,13 @@ from geostore.rpc.messages import key_from_wire, key_to_wire
 from geostore.rpc.transport import CHUNK_BYTES
 from geostore.rpc.v1 import common_pb2, node_pb2, store_pb2
 from geostore.tiles import parse_tile
+from geostore.tiles.layout import TILE_BYTES_MAX
 from geostore.types import EncodedTile, TileKey
 
 __all__ = [
     "BLOCK_BYTES_MAX",
-    "TILE_BYTES_MAX",
+    "CALL_BYTES_MAX",
+    "PUT_BYTES_MAX",
     "StoredBlock",
     "block_messages",
     "receive_tiles",
@@ -27,11 +29,12 @@ __all__ = [
     "wanted_blocks",
 ]
 
-TILE_BYTES_MAX = 1 << 30
-"""A larger tile file is refused before its bytes are taken."""
+CALL_BYTES_MAX = TILE_BYTES_MAX
+"""All tiles of one call: a receiver stores them together, so it holds them together. Room for
+a tile of the largest size; more is refused before its bytes are taken."""
 
-CALL_BYTES_MAX = 1 << 30
-"""All tiles of one call: a receiver stores them together, so it holds them together."""
+PUT_BYTES_MAX = 16 << 20
+"""What geostore's clients put into one call, unless a single tile is larger."""
 
 BLOCK_BYTES_MAX = 16 << 20
 """No block is larger: 512 x 512 pixels of 8 bytes are 2 MB before compression."""
@@ -67,16 +70,18 @@ def receive_tiles(
     *,
     tile_bytes_max: int = TILE_BYTES_MAX,
     call_bytes_max: int = CALL_BYTES_MAX,
+    expect: Callable[[int], None] = lambda _size: None,
 ) -> Iterator[tuple[EncodedTile, int]]:
     """Each tile of a stream, every byte of it checked, with its attempt.
 
-    `check` gets the head before anything else is taken; what it raises goes through.
+    `check` gets the head before anything else is taken, `expect` a tile's size before its
+    bytes are kept; what they raise goes through.
 
     Raises:
         InvalidInputError: half a tile, other bytes than announced, a damaged tile, too much.
     """
     arriving: _Arriving | None = None
-    total_bytes = 0
+    announced = 0
     for number, message in enumerate(messages):
         if number == 0:
             check(message.head)
@@ -84,15 +89,17 @@ def receive_tiles(
             if arriving is not None:
                 raise InvalidInputError(f"{arriving.said()} before the next tile began")
             arriving = _Arriving(message.start, tile_bytes_max)
+            announced += message.start.size
+            if announced > call_bytes_max:
+                raise InvalidInputError(
+                    f"the call's tiles have {announced} bytes, expected at most"
+                    f" {call_bytes_max}: send fewer in a call"
+                )
+            expect(message.start.size)
         if arriving is None:
             if message.data:
                 raise InvalidInputError(f"{len(message.data)} bytes that belong to no tile")
             continue
-        total_bytes += len(message.data)
-        if total_bytes > call_bytes_max:
-            raise InvalidInputError(
-                f"the call's tiles have more than {call_bytes_max} bytes: send fewer in a call"
-            )
         arriving.add(message.data)
         if arriving.is_whole:
             yield arriving.tile(), arriving.attempt
@@ -112,7 +119,10 @@ class _Arriving:
         self._pieces: list[bytes] = []
         self._bytes = 0
         if not 0 < self._size <= bytes_max:
-            raise InvalidInputError(f"{self._name()}: size {self._size}: expected 1..{bytes_max}")
+            raise InvalidInputError(
+                f"{self._name()}: size {self._size}: expected 1..{bytes_max} bytes; choose a"
+                " longer geocode length or a coarser resolution"
+            )
 
     def _name(self) -> str:
         return f"tile {self.key.geocode} of scene {self.key.scene!r}"

@@ -24,7 +24,6 @@ __all__ = [
     "Channels",
     "Security",
     "TlsFiles",
-    "bind_port",
     "open_channel",
     "server_credentials",
 ]
@@ -55,13 +54,44 @@ class TlsFiles:
 
         Raises:
             NotFoundError: a file is not there.
-            InvalidInputError: a file is no PEM file.
+            InvalidInputError: a file is no PEM file, or the key is not the certificate's.
             UnavailableError: a file cannot be read.
         """
         cert = _read_pem(self.cert, "--tls-cert", b"CERTIFICATE")
         key = _read_pem(self.key, "--tls-key", b"PRIVATE KEY")
         ca = _read_pem(self.ca, "--tls-ca", b"CERTIFICATE")
+        self._check()
         return cert, key, ca
+
+    def _check(self) -> None:
+        """Loads the files as TLS will: gRPC would fail at the first connection, without a word.
+
+        Raises InvalidInputError, as `read`.
+        """
+        import ssl
+
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        try:
+            context.load_verify_locations(self.ca)
+        except (ssl.SSLError, ValueError) as error:
+            raise InvalidInputError(
+                f"--tls-ca {self.ca}: no certificate in it can be read ({_reason(error)}):"
+                " expected the PEM certificate of the authority that signs nodes and clients"
+            ) from None
+        try:
+            # An empty password has an encrypted key fail here instead of asking at a terminal.
+            context.load_cert_chain(self.cert, self.key, password="")
+        except (ssl.SSLError, ValueError) as error:
+            reason = _reason(error)
+            why = (
+                "the key is not the one that the certificate was made for"
+                if "MISMATCH" in reason
+                else f"they cannot be read ({reason})"
+            )
+            raise InvalidInputError(
+                f"--tls-cert {self.cert}, --tls-key {self.key}: {why}: expected a PEM certificate"
+                " and its own private key, without a password"
+            ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,34 +153,6 @@ def server_credentials(security: Security) -> grpc.ServerCredentials | None:
     return grpc.ssl_server_credentials(
         [(key, cert)], root_certificates=ca, require_client_auth=True
     )
-
-
-def bind_port(server: grpc.Server, address: str, security: Security = PLAINTEXT) -> int:
-    """Makes a server listen at `host:port` (0: any free one); the port.
-
-    Raises:
-        InvalidInputError: not an address, or one that `security` does not cover; a certificate
-            and key that do not belong together.
-        UnavailableError: the port is in use, or the address is not this machine's.
-    """
-    target = parse_listen(address)
-    security.check_address(target)
-    credentials = server_credentials(security)
-    try:
-        if credentials is None:
-            port = server.add_insecure_port(str(target))
-        else:
-            port = server.add_secure_port(str(target), credentials)
-    except RuntimeError as error:
-        port, reason = 0, f": {error}"
-    else:
-        reason = ""
-    if port == 0:
-        raise UnavailableError(
-            f"address {target}: cannot listen there: it is in use, or no address of this"
-            f" machine{reason}"
-        )
-    return port
 
 
 class Channels:
@@ -237,6 +239,10 @@ def _client_options() -> list[tuple[str, int | str]]:
         # Whoever calls decides what to try again, and where: geostore's calls are not alike.
         ("grpc.enable_retries", 0),
     ]
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "reason", None) or str(error) or type(error).__name__
 
 
 def _read_pem(path: Path, option: str, kind: bytes) -> bytes:

@@ -117,7 +117,7 @@ class Dispatch(grpc.ServerInterceptor):
         )
         wrapped: Handler = make(
             behavior,
-            request_deserializer=_counted_deserializer(method, handler.request_deserializer),
+            request_deserializer=_counted(method),
             response_serializer=_counted_serializer(method, handler.response_serializer),
         )
         self._wrapped[method] = (handler, wrapped)
@@ -132,12 +132,17 @@ class Dispatch(grpc.ServerInterceptor):
         self._watchdog.watch(call, context)
         return call
 
-    def requests(self, call: Call, messages: Iterator[Any]) -> Requests:
+    def requests(
+        self, call: Call, messages: Iterator[bytes], parse: Callable[[bytes], Any]
+    ) -> Requests:
+        limits = self._limits
         return Requests(
             call,
             messages,
             clock=self._watchdog.clock,
-            timeout_s=self._limits.request_timeout_s,
+            timeout_s=limits.request_timeout_s,
+            parse=parse,
+            bytes_max=limits.request_bytes_max.get(call.method, limits.message_bytes_max),
             # Health's messages are not the node's own: their ids are not asked for.
             request_id_of=self._request_id_of if call.method in self._named else _no_id,
         )
@@ -211,6 +216,7 @@ class _Serve:
         self._call_class = call_class
         self._request_streaming = handler.request_streaming
         self._response_streaming = handler.response_streaming
+        self._parse: Callable[[bytes], Any] = handler.request_deserializer or _as_it_is
         self._serve: Callable[[Any, grpc.ServicerContext], Any] = next(
             behavior
             for behavior in (
@@ -222,11 +228,11 @@ class _Serve:
             if behavior is not None
         )
 
-    def __call__(self, messages: Iterator[Any], context: grpc.ServicerContext) -> Any:
+    def __call__(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> Any:
         call = self._dispatch.begin_call(self._method, self._call_class, context)
         try:
             call.check()
-            requests = self._dispatch.requests(call, messages)
+            requests = self._dispatch.requests(call, messages, self._parse)
             answer = self._serve(
                 requests if self._request_streaming else self._only(requests), context
             )
@@ -268,12 +274,14 @@ def _aborted_code(context: grpc.ServicerContext, error: Exception) -> grpc.Statu
     return code
 
 
-def _counted_deserializer(
-    method: str, deserialize: Callable[[bytes], Any] | None
-) -> Callable[[bytes], Any]:
-    def counted(payload: bytes) -> Any:
+def _as_it_is(payload: bytes) -> bytes:
+    return payload
+
+
+def _counted(method: str) -> Callable[[bytes], bytes]:
+    def counted(payload: bytes) -> bytes:
         REGISTRY.add(SERVER_RECEIVED_BYTES, len(payload), labels=(method,))
-        return payload if deserialize is None else deserialize(payload)
+        return payload
 
     return counted
 

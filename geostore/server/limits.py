@@ -8,10 +8,19 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from geostore.errors import InvalidInputError
+from geostore.rpc.transport import MESSAGE_BYTES_MAX
 
-__all__ = ["DEFAULT_POOLS", "CallClass", "PoolSize", "ServerLimits", "channel_options"]
+__all__ = [
+    "DEFAULT_POOLS",
+    "KEYS_BYTES_MAX",
+    "CallClass",
+    "PoolSize",
+    "ServerLimits",
+    "channel_options",
+]
 
-MIB = 1024 * 1024
+KEYS_BYTES_MAX = 1 << 20
+"""A request that lists tiles. Parsed, a list of empty keys takes 44 times its bytes."""
 
 
 class CallClass(StrEnum):
@@ -60,6 +69,14 @@ DEFAULT_POOLS: Mapping[CallClass, PoolSize] = MappingProxyType(
 )
 
 
+DEFAULT_REQUESTS: Mapping[str, int] = MappingProxyType(
+    {
+        "/geostore.rpc.v1.NodeService/GetTileDetails": KEYS_BYTES_MAX,
+        "/geostore.rpc.v1.NodeService/ReadBlocks": KEYS_BYTES_MAX,
+    }
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerLimits:
     """Bounds of one server. Memory is bounded by threads times the largest message.
@@ -69,8 +86,10 @@ class ServerLimits:
     """
 
     pools: Mapping[CallClass, PoolSize] = field(default_factory=lambda: DEFAULT_POOLS)
-    message_bytes_max: int = 16 * MIB
+    message_bytes_max: int = MESSAGE_BYTES_MAX
     """Larger messages end their call with RESOURCE_EXHAUSTED, in both directions."""
+    request_bytes_max: Mapping[str, int] = field(default_factory=lambda: DEFAULT_REQUESTS)
+    """By method: less than `message_bytes_max` for requests that grow when they are parsed."""
     metadata_bytes_max: int = 32 * 1024
     connections_max: int = 4096
     stall_timeout_s: float = 60.0
@@ -91,7 +110,7 @@ class ServerLimits:
             raise InvalidInputError(f"limits: no pool for the call classes {sorted(missing)}")
         for name in self.__slots__:
             value = getattr(self, name)
-            if name != "pools" and value <= 0:
+            if name not in ("pools", "request_bytes_max") and value <= 0:
                 raise InvalidInputError(f"limits: {name} must be positive, got {value}")
 
     @property

@@ -10,6 +10,7 @@ import grpc
 
 from geostore.config import HostPort
 from geostore.errors import ConflictError, GeostoreError, InvalidInputError
+from geostore.rpc.transport import Security
 
 __all__ = ["bind_error", "bind_port", "check_plaintext"]
 
@@ -20,12 +21,7 @@ def check_plaintext(address: HostPort, *, insecure: bool) -> None:
     Raises:
         InvalidInputError: others than this machine could read along.
     """
-    if insecure or address.is_loopback:
-        return
-    raise InvalidInputError(
-        f"{address} can be reached from other machines: pass --tls-cert, --tls-key and "
-        "--tls-ca, or --insecure to speak plaintext there all the same"
-    )
+    Security(insecure=insecure).check_address(address)
 
 
 def bind_port(

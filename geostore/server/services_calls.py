@@ -15,6 +15,7 @@ from geostore.rpc import messages as wire
 from geostore.rpc.row_batches import STREAM_ROWS, BatchEncoder
 from geostore.rpc.streams import receive_tiles
 from geostore.rpc.v1 import common_pb2
+from geostore.server.arrivals import Arrival
 from geostore.server.call import current_call
 from geostore.types import CallContext, EncodedTile, RowBatch
 
@@ -142,17 +143,23 @@ def answer_rows(
 
 
 def take_tiles(
-    messages: Iterable[Any], begin: Callable[[common_pb2.RequestHead], CallContext]
+    messages: Iterable[Any],
+    begin: Callable[[common_pb2.RequestHead], CallContext],
+    arrival: Arrival,
 ) -> tuple[CallContext, Sequence[EncodedTile], int]:
     """All tiles of a call's stream, checked, and their attempt.
 
     Raises:
-        InvalidInputError: tiles of several attempts, no message at all, or damaged tiles.
+        InvalidInputError: tiles of several attempts, no message at all, damaged tiles, too much.
+        UnavailableError: no room for them now.
     """
     begun: list[CallContext] = []
     tiles: list[EncodedTile] = []
     attempts: set[int] = set()
-    for tile, attempt in receive_tiles(messages, lambda head: begun.append(begin(head))):
+    received = receive_tiles(
+        messages, lambda head: begun.append(begin(head)), expect=arrival.expect
+    )
+    for tile, attempt in received:
         tiles.append(tile)
         attempts.add(attempt)
         if len(attempts) > 1:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import grpc
+import numpy as np
+import numpy.typing as npt
 
 from geostore.errors import InvalidInputError
 from geostore.query import Explain
 from geostore.rpc import messages as wire
 from geostore.rpc.streams import StoredBlock, block_messages
 from geostore.rpc.v1 import node_pb2, node_pb2_grpc
+from geostore.server.arrivals import Arrivals
 from geostore.server.call import current_call
 from geostore.server.services_calls import Door, answer_rows, take_tiles
 from geostore.types import CallContext
@@ -18,6 +21,11 @@ from geostore.types import CallContext
 __all__ = ["NodeService"]
 
 Context = grpc.ServicerContext
+
+READ_BYTES_MAX = 8 << 20
+"""Of blocks read at once, unless a single one is larger: callers may ask for one block a
+million times."""
+READ_BLOCKS_MAX = 4096
 
 
 class NodeService(node_pb2_grpc.NodeServiceServicer):
@@ -28,15 +36,17 @@ class NodeService(node_pb2_grpc.NodeServiceServicer):
 
     def __init__(self, door: Door) -> None:
         self._door = door
+        self._arrivals = Arrivals()
 
     # ------------------------------------------------------------ tiles and scenes
     def StageTiles(  # noqa: N802 - the wire's names, here and below
         self, request_iterator: Iterator[node_pb2.StageTilesRequest], context: Context
     ) -> node_pb2.StageTilesResponse:
-        call, tiles, attempt = take_tiles(
-            request_iterator, lambda head: self._door.begin(head, context)
-        )
-        checksums = self._door.member.stage_tiles(call, tiles, attempt)
+        with self._arrivals.arrival() as arrival:
+            call, tiles, attempt = take_tiles(
+                request_iterator, lambda head: self._door.begin(head, context), arrival
+            )
+            checksums = self._door.member.stage_tiles(call, tiles, attempt)
         return node_pb2.StageTilesResponse(checksums=checksums)
 
     def FindMissingCells(  # noqa: N802
@@ -133,19 +143,35 @@ class NodeService(node_pb2_grpc.NodeServiceServicer):
     def _blocks(
         self, call: CallContext, request: node_pb2.ReadBlocksRequest
     ) -> Iterator[StoredBlock]:
-        """One tile's blocks in memory at a time."""
+        """Some of one tile's blocks in memory at a time."""
         member = self._door.member
         for number, wanted in enumerate(request.wanted):
-            current_call().check()
-            key, indices = wire.key_from_wire(wanted.key), list(wanted.indices)
-            stored = member.read_blocks(call, key, indices)
+            key = wire.key_from_wire(wanted.key)
             [details] = member.tile_details(call, [key])
-            for index, data in zip(indices, stored, strict=True):
-                entry = details.blocks[index]
-                yield StoredBlock(
-                    tile=number,
-                    index=index,
-                    fill=int(entry["fill"]),
-                    checksum=int(entry["checksum"]),
-                    data=data,
-                )
+            table = details.blocks
+            for indices in _some(wanted.indices, table["length"]):
+                current_call().check()
+                stored = member.read_blocks(call, key, indices)
+                for index, data in zip(indices, stored, strict=True):
+                    yield StoredBlock(
+                        tile=number,
+                        index=index,
+                        fill=int(table[index]["fill"]),
+                        checksum=int(table[index]["checksum"]),
+                        data=data,
+                    )
+
+
+def _some(indices: Iterable[int], lengths: npt.NDArray[np.uint32]) -> Iterator[list[int]]:
+    """The indices in parts that are read at once; those outside of the table as they are."""
+    part: list[int] = []
+    held = 0
+    for index in indices:
+        size = int(lengths[index]) if index < len(lengths) else 0
+        if part and (held + size > READ_BYTES_MAX or len(part) == READ_BLOCKS_MAX):
+            yield part
+            part, held = [], 0
+        part.append(index)
+        held += size
+    if part:
+        yield part

@@ -8,9 +8,11 @@ from typing import Any
 import grpc
 
 from geostore.errors import ConflictError, InvalidInputError
+from geostore.node.leases import LEASE_S
 from geostore.query import Cursor, Explain
 from geostore.rpc import messages as wire
 from geostore.rpc.v1 import store_pb2, store_pb2_grpc
+from geostore.server.arrivals import Arrivals
 from geostore.server.services_calls import Door, answer_rows, take_tiles
 from geostore.types import CallContext, NodeStatus, SceneRecord, SceneState
 
@@ -28,6 +30,7 @@ class StoreService(store_pb2_grpc.StoreServiceServicer):
 
     def __init__(self, door: Door) -> None:
         self._door = door
+        self._arrivals = Arrivals()
 
     # ------------------------------------------------------------ queries
     def Query(  # noqa: N802 - the wire's names, here and below
@@ -111,16 +114,17 @@ class StoreService(store_pb2_grpc.StoreServiceServicer):
         return store_pb2.BeginSceneResponse(
             attempt=record.attempt,
             record_json=wire.dump_json(record.to_json()),
-            lease_s=self._door.member.lease_s,
+            lease_s=LEASE_S,
         )
 
     def PutTiles(  # noqa: N802
         self, request_iterator: Iterator[store_pb2.PutTilesRequest], context: Context
     ) -> store_pb2.PutTilesResponse:
-        call, tiles, attempt = take_tiles(
-            request_iterator, lambda head: self._door.begin(head, context)
-        )
-        checksums = self._door.member.put_tiles(call, tiles, attempt)
+        with self._arrivals.arrival() as arrival:
+            call, tiles, attempt = take_tiles(
+                request_iterator, lambda head: self._door.begin(head, context), arrival
+            )
+            checksums = self._door.member.put_tiles(call, tiles, attempt)
         return store_pb2.PutTilesResponse(checksums=checksums)
 
     def CommitScene(  # noqa: N802
@@ -165,7 +169,7 @@ class StoreService(store_pb2_grpc.StoreServiceServicer):
                 f" {request.version} is over; begin the scene again"
             )
         self._door.member.keep_scene(call, request.dataset_id, request.scene, request.holder)
-        return store_pb2.KeepSceneResponse(lease_s=self._door.member.lease_s)
+        return store_pb2.KeepSceneResponse(lease_s=LEASE_S)
 
     def _attempt(
         self,

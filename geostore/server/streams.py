@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 import grpc
 
+from geostore.errors import InvalidInputError
 from geostore.metrics import REGISTRY, SERVER_STALLED_REQUESTS
 from geostore.server.call import Call
 
@@ -79,19 +80,28 @@ class Watchdog:
 
 
 class Requests:
-    """A client's messages, with bounded patience for each."""
+    """A client's messages, with bounded patience for each.
+
+    `messages` are the bytes that came: they are parsed here, in the thread that serves the
+    call, because gRPC would parse them in the one thread that all calls come through, and
+    would call those that do not parse our own fault.
+    """
 
     def __init__(
         self,
         call: Call,
-        messages: Iterator[Any],
+        messages: Iterator[bytes],
         *,
         clock: Clock,
         timeout_s: float,
+        parse: Callable[[bytes], Any],
+        bytes_max: int,
         request_id_of: Callable[[Any], str | None],
     ) -> None:
         self._call = call
         self._messages = messages
+        self._parse = parse
+        self._bytes_max = bytes_max
         self._clock = clock
         self._timeout_s = timeout_s
         self._request_id_of = request_id_of
@@ -103,13 +113,29 @@ class Requests:
     def __next__(self) -> Any:
         self._call.patience_end_s = self._clock() + self._timeout_s
         try:
-            message = next(self._messages)
+            payload = next(self._messages)
         finally:
             self._call.patience_end_s = None
+        message = self._read(payload)
         if self._first:
             self._first = False
             self._call.request_id = self._request_id_of(message) or ""
         return message
+
+    def _read(self, payload: bytes) -> Any:
+        if len(payload) > self._bytes_max:
+            raise InvalidInputError(
+                f"{self._call.method}: a message of {len(payload)} bytes: expected at most"
+                f" {self._bytes_max}; ask for less in one call"
+            )
+        try:
+            return self._parse(payload)
+        except Exception as error:  # noqa: BLE001 - whatever a parser raises, the bytes are why
+            raise InvalidInputError(
+                f"{self._call.method}: a message of {len(payload)} bytes does not read as the"
+                f" call's request ({type(error).__name__}): expected the messages of"
+                " geostore.rpc.v1"
+            ) from None
 
 
 class Responses:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import imagecodecs
 
 from geostore.errors import InvalidInputError
+from geostore.tiles.layout import TILE_BYTES_MAX
 
 __all__ = ["END_RECORD_BYTES", "Member", "archive_parts", "member_offsets"]
 
@@ -29,7 +30,6 @@ _REGULAR_FILE_0644 = 0o100644 << 16
 _MIDNIGHT = 0
 _DAY_ONE = (1 << 5) | 1  # 1980-01-01: the format's epoch
 MEMBERS_MAX = 0xFFFF
-ARCHIVE_BYTES_MAX = 0xFFFFFFFF
 
 
 @dataclass(slots=True)
@@ -59,9 +59,9 @@ def member_offsets(members: Sequence[Member]) -> list[int]:
         offsets.append(position)
         position += len(member.data)
     directory = sum(_CENTRAL.size + len(member.name) for member in members)
-    if position + directory + _END.size > ARCHIVE_BYTES_MAX:
+    if position + directory + _END.size > TILE_BYTES_MAX:
         raise InvalidInputError(
-            f"tile of {position} bytes: expected less than 4 GiB;"
+            f"tile of {position} bytes: expected at most {TILE_BYTES_MAX};"
             " choose a longer geocode length or a coarser resolution"
         )
     return offsets

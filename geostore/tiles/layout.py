@@ -16,6 +16,7 @@ from geostore.types import BandInfo, Codec, GroupLayout, ResolutionGroup, Scheme
 __all__ = [
     "BAND_PIXELS_MAX",
     "BLOCK_SIZE_MAX",
+    "TILE_BYTES_MAX",
     "BandMask",
     "TilePixels",
     "block_shape",
@@ -30,6 +31,10 @@ BLOCK_SIZE_MAX = 512
 
 BAND_PIXELS_MAX = 1 << 28
 """Most pixels of one band of a tile (16384 x 16384): what a reader may be asked to hold."""
+
+TILE_BYTES_MAX = 256 << 20
+"""Largest tile file that is made: a node holds a tile whole while it stores it. Sentinel-2 at
+geohash 5 has 4 MB, NAIP at geohash 6 has 8 MB; larger ones that exist are read all the same."""
 
 _BLOCK_STEP = 32
 

@@ -7,7 +7,7 @@ import re
 from calendar import monthrange
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Self
+from typing import Self, cast
 
 from geostore.errors import InvalidInputError
 
@@ -102,6 +102,15 @@ def datetime_from_us(us: int) -> datetime:
     return _EPOCH + timedelta(microseconds=us)
 
 
+_FIRST_US = us_from_datetime(datetime.min.replace(tzinfo=UTC))
+_LAST_US = us_from_datetime(datetime.max.replace(tzinfo=UTC))
+
+
+def _is_time_us(value: object) -> bool:
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    return is_whole and _FIRST_US <= cast("int", value) <= _LAST_US
+
+
 _DATE = re.compile(r"^(\d{4})(?:-(\d{2})(?:-(\d{2}))?)?$")
 
 
@@ -136,13 +145,19 @@ class TimeSpan:
     `None` on a side means unbounded there.
 
     Raises:
-        InvalidInputError: start after end.
+        InvalidInputError: start after end, or a side that is no time of the years 1 to 9999.
     """
 
     start_us: int | None
     end_us: int | None
 
     def __post_init__(self) -> None:
+        for side, value in (("start", self.start_us), ("end", self.end_us)):
+            if value is not None and not _is_time_us(value):
+                raise InvalidInputError(
+                    f"time: {side} is {str(value)[:40]!r}, expected whole microseconds since 1970"
+                    " within the years 1 to 9999"
+                )
         if self.start_us is not None and self.end_us is not None and self.start_us > self.end_us:
             raise InvalidInputError(
                 f"time: start {datetime_from_us(self.start_us).isoformat()} is after end"

@@ -111,6 +111,22 @@ def test_unknown_fields_of_a_query_are_named() -> None:
         Query.from_json({"time": 5})
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"time": ["a", "b"]},
+        {"time": [10**30, None]},
+        {"time": [None, -(10**30)]},
+        {"time": [1.5, None]},
+        {"time": [True, None]},
+        {"recursive": "x"},
+    ],
+)
+def test_fields_of_other_kinds_are_refused_before_anybody_looks(value: dict[str, object]) -> None:
+    with pytest.raises(InvalidInputError, match=r"time: (start|end)|recursive"):
+        Query.from_json(value)
+
+
 def test_predicates_are_put_in_words() -> None:
     query = Query(
         datasets=("s2",),

@@ -12,6 +12,7 @@ from geostore.errors import (
     ConflictError,
     GeostoreError,
     InternalError,
+    InvalidInputError,
     NotFoundError,
     StaleRingError,
     StorageFullError,
@@ -101,6 +102,30 @@ def test_statuses_of_grpc_itself_name_the_address(
     assert type(error) is kind
     assert "far:7440" in str(error)
     assert "what it said" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("details", "hint"),
+    [
+        ("SSL_ERROR_SSL: CERTIFICATE_VERIFY_FAILED: certificate has expired", "in date and signed"),
+        ("failed: Hostname Verification Check failed.", "for other hosts than this address"),
+        ("Tls handshake failed: WRONG_VERSION_NUMBER", "it speaks no TLS, this side does"),
+        ("failed to connect to all addresses; last error: Socket closed", "it wants TLS"),
+        ("failed to connect to all addresses: Connection refused", "nothing listens there"),
+    ],
+)
+def test_what_kept_a_connection_from_coming_about_is_said(details: str, hint: str) -> None:
+    error = error_from_failure(grpc.StatusCode.UNAVAILABLE, details, None, "a:1")
+    assert type(error) is UnavailableError
+    assert hint in str(error)
+    assert details in str(error)
+
+
+def test_a_message_over_the_limit_is_the_callers_to_change() -> None:
+    said = "SERVER: Received message larger than max (9000000 vs. 8388608)"
+    error = error_from_failure(grpc.StatusCode.RESOURCE_EXHAUSTED, said, None, "a:1")
+    assert type(error) is InvalidInputError
+    assert "larger than the 8388608 bytes" in str(error)
 
 
 def test_a_newer_nodes_code_is_kept_readable() -> None:

@@ -75,6 +75,27 @@ def test_too_much_is_refused() -> None:
         receive([store_pb2.PutTilesRequest(head=HEAD, data=b"x")])
 
 
+def test_a_tile_too_large_to_store_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("geostore.tiles.archive.TILE_BYTES_MAX", 1000)
+    with pytest.raises(InvalidInputError, match="at most 1000; choose a longer geocode length"):
+        load_tile()
+
+
+def test_sizes_are_told_before_bytes_are_kept() -> None:
+    expected: list[int] = []
+
+    def refuse(size: int) -> None:
+        expected.append(size)
+        if len(expected) == 2:
+            raise UnavailableError("no room")
+
+    received = streams.receive_tiles(sent(3), lambda _: None, expect=refuse)
+    assert next(received)[0].checksum == TILE.checksum
+    with pytest.raises(UnavailableError, match="no room"):
+        next(received)
+    assert expected == [len(TILE.payload)] * 2
+
+
 def test_a_refused_head_takes_no_tile() -> None:
     def refuse(_: common_pb2.RequestHead) -> None:
         raise UnavailableError("no")

@@ -5,6 +5,7 @@ import queue
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Self
 
 import grpc
@@ -21,6 +22,8 @@ from geostore.errors import (
 )
 from geostore.metrics import REGISTRY, SERVER_ANSWERED_REQUESTS, SERVER_SENT_BYTES
 from geostore.rpc.errors import error_from_rpc
+from geostore.rpc.streams import CALL_BYTES_MAX, PUT_BYTES_MAX
+from geostore.rpc.transport import MESSAGE_BYTES_MAX
 from geostore.server import (
     DEFAULT_POOLS,
     Call,
@@ -31,6 +34,7 @@ from geostore.server import (
     ServerState,
     current_call,
 )
+from geostore.server.limits import KEYS_BYTES_MAX
 
 PATIENCE_S = 30.0
 """Far more than anything here takes; only a hang uses it up."""
@@ -48,6 +52,16 @@ def small_pool(call_class: CallClass, threads: int, calls_max: int) -> ServerLim
 
 def made(kind: str, behavior: Behavior) -> grpc.RpcMethodHandler[Any, Any]:
     return getattr(grpc, f"{kind}_rpc_method_handler")(behavior)
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    """Looks again and again; fails when patience ends."""
+    looked = threading.Event()
+    for _ in range(int(PATIENCE_S / 0.01)):
+        if holds():
+            return
+        looked.wait(0.01)
+    raise AssertionError("it never came to hold")
 
 
 class Served:
@@ -197,44 +211,85 @@ def test_a_full_class_refuses_at_once_and_others_go_on() -> None:
         assert [f.result(PATIENCE_S) for f in more if f is not refused] == [b"more"]
 
 
-def test_three_nodes_that_call_each_other_do_not_deadlock() -> None:
-    nodes: list[Served] = []
-    began: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    all_busy = threading.Event()
+class Triangle:
+    """Three nodes of eight threads a class, whose coordinated calls each call all three.
 
-    def coordinate(request: bytes, context: grpc.ServicerContext) -> bytes:
-        began.put(request)
-        if began.qsize() >= 24:
-            all_busy.set()
-        assert all_busy.wait(PATIENCE_S)  # every coordinated thread of every node is taken
-        futures = [
-            node.call("Leaf").future(request, timeout=context.time_remaining()) for node in nodes
-        ]
-        return b",".join(future.result() for future in futures)
+    The first 24 coordinated calls, one for each thread, go on when all of them have begun.
+    """
 
-    methods: dict[str, tuple[str, CallClass, Behavior]] = {
-        "Coordinated": ("unary_unary", CallClass.COORDINATED, coordinate),
-        "Leaf": ("unary_unary", CallClass.LEAF, echo),
-    }
-    eight = ServerLimits(
-        pools={
-            **DEFAULT_POOLS,
-            CallClass.COORDINATED: PoolSize(8, 64),
-            CallClass.LEAF: PoolSize(8, 256),
+    def __init__(self, leaf_class: CallClass) -> None:
+        self.leafs: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        """A word of each leaf call that ran."""
+        self.over = threading.Event()
+        self._began: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._all_busy = threading.Event()
+        self._asked: list[Any] = []
+        eight = PoolSize(8, 64)
+        limits = ServerLimits(
+            pools={**DEFAULT_POOLS, CallClass.COORDINATED: eight, CallClass.LEAF: eight}
+        )
+        methods: dict[str, tuple[str, CallClass, Behavior]] = {
+            "Coordinated": ("unary_unary", CallClass.COORDINATED, self._coordinate),
+            "Leaf": ("unary_unary", leaf_class, self._leaf),
         }
-    )
-    with (
-        Served(methods, limits=eight) as one,
-        Served(methods, limits=eight) as two,
-        Served(methods, limits=eight) as three,
-    ):
-        nodes[:] = [one, two, three]
-        calls = [
-            nodes[i % 3].call("Coordinated").future(b"%d" % i, timeout=PATIENCE_S)
+        self.nodes = [Served(methods, limits=limits) for _ in range(3)]
+
+    def __enter__(self) -> Self:
+        for node in self.nodes:
+            node.__enter__()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.over.set()
+        for future in self._asked:
+            future.cancel()
+        for node in self.nodes:
+            node.__exit__()
+
+    def start(self) -> list[Any]:
+        """60 coordinated calls, 20 a node."""
+        return [
+            self.nodes[i % 3].call("Coordinated").future(b"%d" % i, timeout=PATIENCE_S)
             for i in range(60)
         ]
-        for i, call in enumerate(calls):
+
+    def _coordinate(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        self._began.put(request)
+        if self._began.qsize() >= 24:
+            self._all_busy.set()
+        assert self._all_busy.wait(PATIENCE_S)
+        if self.over.is_set():
+            raise UnavailableError("the test is over")
+        futures = [
+            node.call("Leaf").future(request, timeout=context.time_remaining())
+            for node in self.nodes
+        ]
+        self._asked += futures
+        return b",".join(future.result() for future in futures)
+
+    def _leaf(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        self.leafs.put(request)
+        return request
+
+
+def test_three_nodes_that_call_each_other_do_not_deadlock() -> None:
+    with Triangle(CallClass.LEAF) as triangle:
+        for i, call in enumerate(triangle.start()):
             assert call.result(PATIENCE_S) == b",".join([b"%d" % i] * 3)
+
+
+def test_leaf_calls_among_the_coordinated_ones_deadlock() -> None:
+    """The fault that call classes are for, planted: else the test above could not fail."""
+    with Triangle(CallClass.COORDINATED) as triangle:
+        calls = triangle.start()
+        pools = [
+            node.server._dispatch.admission.pools[CallClass.COORDINATED] for node in triangle.nodes
+        ]
+        # At each node: 20 coordinated calls, 8 of which have every thread, and the leaf calls
+        # of the 24 that run, which these wait for.
+        wait_until(lambda: [pool.calls() for pool in pools] == [44, 44, 44])
+        assert triangle.leafs.empty()
+        assert not any(call.done() for call in calls)
 
 
 def test_a_client_that_stops_reading_loses_its_call() -> None:
@@ -489,3 +544,55 @@ def test_a_method_without_a_class_is_a_bug_that_says_so() -> None:
             pytest.raises(grpc.RpcError, match="no call class"),
         ):
             channel.unary_unary("/t.T/Echo")(b"", timeout=PATIENCE_S)
+
+
+def test_messages_that_do_not_parse_are_the_callers_fault() -> None:
+    def parse(payload: bytes) -> bytes:
+        if payload == b"bad":
+            raise ValueError("secret")
+        return payload
+
+    generic = grpc.method_handlers_generic_handler(
+        "t.T",
+        {
+            "Echo": grpc.unary_unary_rpc_method_handler(echo, request_deserializer=parse),
+            "Join": grpc.stream_unary_rpc_method_handler(
+                lambda parts, _: b"".join(parts), request_deserializer=parse
+            ),
+        },
+    )
+    given = ServerLimits(request_bytes_max={"/t.T/Echo": 10})
+    with NodeServer(
+        listen=HostPort("127.0.0.1", 0),
+        services=[lambda server: server.add_generic_rpc_handlers((generic,))],
+        classes={"/t.T/Echo": CallClass.LEAF, "/t.T/Join": CallClass.LEAF},
+        limits=given,
+    ) as server:
+        server.start()
+        server.serve()
+        with grpc.insecure_channel(str(server.address)) as channel:
+            echo_call, join = channel.unary_unary("/t.T/Echo"), channel.stream_unary("/t.T/Join")
+            assert echo_call(b"x" * 10, timeout=PATIENCE_S) == b"x" * 10
+            assert join(iter([b"x" * 11]), timeout=PATIENCE_S) == b"x" * 11
+            for ask, said in (
+                (lambda: echo_call(b"bad", timeout=PATIENCE_S), "3 bytes does not read"),
+                (lambda: join(iter([b"a", b"bad"]), timeout=PATIENCE_S), "does not read"),
+                (lambda: echo_call(b"x" * 11, timeout=PATIENCE_S), "at most 10; ask for less"),
+            ):
+                with pytest.raises(grpc.RpcError) as caught:
+                    ask()
+                error = error_from_rpc(caught.value, "here")
+                assert type(error) is InvalidInputError
+                assert said in str(error)
+                assert "secret" not in str(error)
+
+
+def test_a_message_has_one_limit_on_both_sides() -> None:
+    """docs/wire.md names it."""
+    wire_page = (Path(__file__).parents[2] / "docs" / "wire.md").read_text()
+    assert ServerLimits().message_bytes_max == MESSAGE_BYTES_MAX == 8 << 20
+    assert "| a message | 8 MiB;" in wire_page
+    assert f"| {CALL_BYTES_MAX >> 20} MiB |" in wire_page
+    assert f"more than {PUT_BYTES_MAX >> 20} MiB of tiles" in wire_page
+    assert KEYS_BYTES_MAX == 1 << 20
+    assert "| a request that lists tiles | 1 MiB |" in wire_page

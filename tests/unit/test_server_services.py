@@ -31,7 +31,7 @@ from geostore.rpc import messages as wire
 from geostore.rpc.client import NodeClient
 from geostore.rpc.transport import Channels
 from geostore.rpc.v1 import common_pb2
-from geostore.server import CallClass, NodeServer
+from geostore.server import CallClass, NodeServer, services_node
 from geostore.server.ring_file import RingFile
 from geostore.server.ring_keeper import RingKeeper
 from geostore.server.ring_peers import RingPeers
@@ -210,6 +210,35 @@ def test_leaf_calls_cross(served: Served) -> None:
     assert client.leaf_count(call(), LeafQuery(query=Query())) == 0
     assert list(client.leaf_query(call(), LeafQuery(query=Query()), Explain())) == []
     assert client.forget_dataset(call(), A.id, "a") == 0
+
+
+def test_one_block_asked_a_hundred_thousand_times_is_never_held_so_often(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = served.client()
+    client.create_dataset(call(), A)
+    store(client, "s1", CELLS[:2])
+    key = small.make_tile(A, "s1", "v1", CELLS[0]).meta.key
+    times: list[int] = []
+    read = served.member.read_blocks
+
+    def counted(context: CallContext, key: object, indices: list[int]) -> object:
+        times.append(len(indices))
+        return read(context, key, indices)
+
+    monkeypatch.setattr(served.member, "read_blocks", counted)
+    blocks = client.read_blocks(call(), [(key, [0] * 100_000)])
+    assert sum(1 for _ in blocks) == 100_000
+    assert sum(times) == 100_000
+    assert max(times) <= services_node.READ_BLOCKS_MAX
+    times.clear()
+    monkeypatch.setattr(services_node, "READ_BYTES_MAX", 1)  # each block alone is more
+    other = replace(key, geocode=CELLS[1])
+    wanted = [(key, [1, 0, 1]), (other, []), (other, [0])]
+    assert [b.index for b in client.read_blocks(call(), wanted)] == [1, 0, 1, 0]
+    assert times == [1] * 4
+    with pytest.raises(InvalidInputError, match="its block table has"):
+        list(client.read_blocks(call(), [(key, [0, 99])]))
 
 
 @pytest.mark.parametrize(
