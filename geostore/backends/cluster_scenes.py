@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from geostore.backends.cluster_attempts import Attempt, Attempts
 from geostore.backends.cluster_nodes import ClusterNodes, home_of
-from geostore.errors import ConflictError
+from geostore.errors import ConflictError, UnavailableError
+from geostore.node.disk import StepHook, no_step
 from geostore.rpc.streams import PUT_BYTES_MAX
 from geostore.types import CallContext, DatasetDefinition, SceneRecord
 
@@ -29,9 +30,18 @@ _Answer = TypeVar("_Answer")
 
 
 class ClusterScenes:
-    """The scene methods of `geostore.backends.protocol.Backend`, under shorter names."""
+    """The scene methods of `geostore.backends.protocol.Backend`, under shorter names.
 
-    def __init__(self, nodes: ClusterNodes, slot_of: Callable[[TileKey], int]) -> None:
+    `step` is a seam for tests: called between the calls that change something in the cluster.
+    """
+
+    def __init__(
+        self,
+        nodes: ClusterNodes,
+        slot_of: Callable[[TileKey], int],
+        step: StepHook = no_step,
+    ) -> None:
+        self.step = step
         self._nodes = nodes
         self._slot_of = slot_of
         self._attempts = Attempts(self._keep)
@@ -52,24 +62,33 @@ class ClusterScenes:
         reader: str = "",
     ) -> SceneRecord | None:
         holder = self._attempts.holder(definition.id, scene)
-        begun = self._at_scene(
-            definition.id,
-            scene,
-            lambda client, call: client.begin_scene(
-                call,
-                definition,
+        self.step("begin")
+        try:
+            begun = self._at_scene(
+                definition.id,
                 scene,
-                version,
-                cells,
-                replace=replace,
-                path=path,
-                reader=reader,
-                holder=holder,
-            ),
-        )
+                lambda client, call: client.begin_scene(
+                    call,
+                    definition,
+                    scene,
+                    version,
+                    cells,
+                    replace=replace,
+                    path=path,
+                    reader=reader,
+                    holder=holder,
+                ),
+            )
+        except UnavailableError:
+            raise  # it may have begun there, for this holder
+        except BaseException:
+            self._attempts.release(definition.id, scene)
+            raise
+        self.step("begun")
         if begun is None or begun[0].staging_version != version:
+            self._attempts.release(definition.id, scene)
             return None
-        record, number, _ = begun
+        record, number, lease_s = begun
         self._attempts.add(
             Attempt(
                 dataset_id=definition.id,
@@ -77,6 +96,7 @@ class ClusterScenes:
                 version=version,
                 number=number,
                 holder=holder,
+                lease_s=lease_s,
             )
         )
         return record
@@ -113,12 +133,15 @@ class ClusterScenes:
 
     def _put(self, tiles: Sequence[EncodedTile], attempt: Attempt) -> list[str]:
         slot = self._slot_of(tiles[0].meta.key)
-        return self._nodes.ask(
+        self.step("put")
+        stored = self._nodes.ask(
             f"{len(tiles)} tiles of scene {attempt.scene!r}",
             lambda ring: (ring.first_of(slot),),
             PUT_TIMEOUT_S,
             lambda client, call: client.put_tiles(call, tiles, attempt.number),
         )
+        self.step("put.done")
+        return stored
 
     def commit(
         self,
@@ -131,6 +154,7 @@ class ClusterScenes:
         properties: Mapping[str, Any] | None = None,
     ) -> None:
         number = self._attempt_number(dataset_id, scene, version)
+        self.step("commit")
         self._at_scene(
             dataset_id,
             scene,
@@ -145,6 +169,7 @@ class ClusterScenes:
                 properties=None if properties is None else dict(properties),
             ),
         )
+        self.step("committed")
         self._attempts.drop(dataset_id, scene)
 
     def _attempt_number(self, dataset_id: str, scene: str, version: str) -> int:
@@ -156,7 +181,10 @@ class ClusterScenes:
 
     def abort(self, dataset_id: str, scene: str, version: str) -> None:
         attempt = self._attempts.find(dataset_id, scene, version)
-        number, holder = (0, "") if attempt is None else (attempt.number, attempt.holder)
+        number = 0 if attempt is None else attempt.number
+        # Also where the answer to its beginning was lost: the home may know this holder.
+        holder = self._attempts.known_holder(dataset_id, scene)
+        self.step("abort")
         try:
             self._at_scene(
                 dataset_id,
@@ -169,6 +197,8 @@ class ClusterScenes:
             # Also where the home cannot be told: it gives up what nobody renews.
             if attempt is not None:
                 self._attempts.drop(dataset_id, scene)
+            self._attempts.release(dataset_id, scene)
+        self.step("aborted")
 
     def record(self, dataset_id: str, scene: str) -> SceneRecord | None:
         return self._at_scene(

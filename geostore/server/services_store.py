@@ -8,7 +8,6 @@ from typing import Any
 import grpc
 
 from geostore.errors import ConflictError, InvalidInputError
-from geostore.node.leases import LEASE_S
 from geostore.query import Cursor, Explain
 from geostore.rpc import messages as wire
 from geostore.rpc.v1 import store_pb2, store_pb2_grpc
@@ -114,7 +113,7 @@ class StoreService(store_pb2_grpc.StoreServiceServicer):
         return store_pb2.BeginSceneResponse(
             attempt=record.attempt,
             record_json=wire.dump_json(record.to_json()),
-            lease_s=LEASE_S,
+            lease_s=self._door.member.lease_s,
         )
 
     def PutTiles(  # noqa: N802
@@ -169,7 +168,7 @@ class StoreService(store_pb2_grpc.StoreServiceServicer):
                 f" {request.version} is over; begin the scene again"
             )
         self._door.member.keep_scene(call, request.dataset_id, request.scene, request.holder)
-        return store_pb2.KeepSceneResponse(lease_s=LEASE_S)
+        return store_pb2.KeepSceneResponse(lease_s=self._door.member.lease_s)
 
     def _attempt(
         self,
