@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from geostore_cli.listing import Column, write_listing
+from geostore_cli.listing import Column, span_text, write_listing
 from geostore_cli.parameters import format_option
 from geostore_cli.session import Session, command, group, pass_session
 
@@ -19,26 +19,12 @@ __all__ = ["cluster"]
 DIRECTORY_DEFAULT = "./geostore-cluster"
 
 
-def uptime_text(seconds: float) -> str:
-    """A time span for people, its two largest units.
-
-    >>> uptime_text(93_784)
-    '1 d 2 h'
-    """
-    whole = int(seconds)
-    parts = [(whole // 86400, "d"), (whole // 3600 % 24, "h"), (whole // 60 % 60, "min")]
-    parts.append((whole % 60, "s"))
-    while len(parts) > 1 and parts[0][0] == 0:
-        parts.pop(0)
-    return " ".join(f"{number} {unit}" for number, unit in parts[:2])
-
-
 COLUMNS = (
     Column("name"),
     Column("pid", justify="right"),
     Column("address"),
     Column("state"),
-    Column("uptime_s", "uptime", uptime_text, "right"),
+    Column("uptime_s", "uptime", span_text, "right"),
     Column("directory", long=True),
 )
 FIELDS = ("name", "pid", "address", "state", "directory", "uptime_s")

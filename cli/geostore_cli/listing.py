@@ -19,6 +19,7 @@ __all__ = [
     "Column",
     "bytes_text",
     "json_text",
+    "span_text",
     "time_text",
     "write_listing",
     "write_pairs",
@@ -64,6 +65,20 @@ def bytes_text(count: int | None) -> str:
             return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.1f} TB"
+
+
+def span_text(seconds: float) -> str:
+    """A time span for people, its two largest units.
+
+    >>> span_text(93_784)
+    '1 d 2 h'
+    """
+    whole = int(seconds)
+    parts = [(whole // 86400, "d"), (whole // 3600 % 24, "h"), (whole // 60 % 60, "min")]
+    parts.append((whole % 60, "s"))
+    while len(parts) > 1 and parts[0][0] == 0:
+        parts.pop(0)
+    return " ".join(f"{number} {unit}" for number, unit in parts[:2])
 
 
 def json_text(value: Any) -> str:

@@ -72,8 +72,12 @@ def ring_picture(
     width: int,
     color: bool,
     utf8: bool = True,
+    totals: tuple[str, ...] | None = None,
 ) -> str:
     """The picture as lines of text, each ended by a line break, none wider than `width`.
+
+    `totals` are the lines in the circle's middle that tell what the whole store holds; by
+    default the sums over `nodes`, which count every copy.
 
     `owners` has for each of the 4096 slots the index in `nodes` of its first replica; None,
     where it is not known, leaves the circle out unless there is only one node. A terminal
@@ -82,7 +86,9 @@ def ring_picture(
     """
     if owners is None and len(nodes) == 1:
         owners = [0] * SLOTS
-    drawing = _Drawing(nodes=tuple(nodes), owners=owners, width=width, color=color, utf8=utf8)
+    drawing = _Drawing(
+        nodes=tuple(nodes), owners=owners, width=width, color=color, utf8=utf8, totals=totals
+    )
     return drawing.rendered()
 
 
@@ -93,6 +99,7 @@ class _Drawing:
     width: int
     color: bool
     utf8: bool
+    totals: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.owners is not None:
@@ -223,11 +230,14 @@ class _Drawing:
 
         many = len(self.nodes)
         dead = sum(map(_is_dead, self.nodes))
+        totals = self.totals or (
+            f"{sum(node.tiles for node in self.nodes):,} tiles",
+            bytes_text(sum(node.bytes for node in self.nodes)),
+        )
         texts = [
             (f"{many:,} node{'s' if many != 1 else ''}", "bold"),
             (f"{SLOTS:,} slots", "dim"),
-            (f"{sum(node.tiles for node in self.nodes):,} tiles", "dim"),
-            (bytes_text(sum(node.bytes for node in self.nodes)), "dim"),
+            *((text, "dim") for text in totals),
             *([(f"{dead:,} down", "bold red")] if dead else []),
         ]
         first = len(lines) // 2 - (len(texts) + 1) // 2
@@ -254,6 +264,11 @@ class _Drawing:
                 line.append(shown, self.colours[node] if self.color else "")
             lines.append(line)
         return lines
+
+    @property
+    def _unknown(self) -> str:
+        """Stands for what a node that is down would have said."""
+        return "–" if self.utf8 else "-"
 
     def _glyph(self, node: int) -> str:
         if _is_dead(self.nodes[node]):
@@ -308,7 +323,10 @@ class _Drawing:
         for index, node in enumerate(self.nodes):
             lines.append(self._named(index, node))
         for title, values, show, has_bar in self._measures:
-            texts = [show(value) for value in values]
+            texts = [
+                self._unknown if _is_dead(node) and has_bar and value == 0 else show(value)
+                for node, value in zip(self.nodes, values, strict=True)
+            ]
             columns = max(len(title), *map(len, texts), 0)
             own_bar = bar if has_bar else 0
             heading.append("  " + title.rjust(columns) + " " * (own_bar + 1 if own_bar else 0))

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import click
 
@@ -26,10 +26,25 @@ if TYPE_CHECKING:
     from geostore.api import Store
     from geostore.config import Settings
 
-__all__ = ["Group", "Session", "add_shared_options", "command", "group", "message", "pass_session"]
+__all__ = [
+    "Group",
+    "Session",
+    "add_shared_options",
+    "command",
+    "group",
+    "message",
+    "pass_session",
+    "shows_colours",
+]
 
 
 MESSAGE_CHARACTERS_MAX = 1200
+
+
+def shows_colours(stream: TextIO) -> bool:
+    """Whether a stream is a terminal that shows colours to somebody who wants them."""
+    is_refused = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+    return stream.isatty() and not is_refused
 
 
 def message(text: str) -> None:
@@ -44,7 +59,7 @@ def message(text: str) -> None:
     text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
     kind, colon, rest = text.partition(": ")
     colours = {"error": "red", "warning": "yellow"}
-    if colon and kind in colours:
+    if colon and kind in colours and shows_colours(sys.stderr):
         text = click.style(f"{kind}:", fg=colours[kind], bold=True) + f" {rest}"
     click.echo(f"geostore: {text}", err=True)
 

@@ -26,6 +26,10 @@ def verify(session: Session, *, rebuild: bool, output_format: str | None) -> Non
 
     Reads every stored byte. Lists what is wrong, and exits with 1 if anything is. With
     --rebuild the catalog's own content is set aside and made again from the tile files.
+
+    The nodes of a cluster check themselves, all at once; one that cannot be asked is a
+    finding, and the others are checked all the same. To rebuild a node's catalog, stop the
+    node and name its directory with --store.
     """
     from geostore.api import rebuild as make_anew
 
@@ -42,12 +46,11 @@ def verify(session: Session, *, rebuild: bool, output_format: str | None) -> Non
     if chosen == "jsonl":
         click.echo(json_text(value))
     elif report.problems or chosen == "csv":
-        write_listing(
-            value["problems"],
-            chosen,
-            fields=("kind", "path", "message"),
-            columns=(Column("kind"), Column("path"), Column("message", long=True)),
-        )
+        of_nodes = any(problem.node is not None for problem in report.problems)
+        columns = (Column("kind"), Column("path"), Column("message", long=True))
+        columns = (Column("node"), *columns) if of_nodes else columns
+        fields = tuple(column.name for column in columns)
+        write_listing(value["problems"], chosen, fields=fields, columns=columns)
     read = f"{report.tiles:,} tile{'' if report.tiles == 1 else 's'}, {bytes_text(report.bytes)}"
     found = len(report.problems)
     problems = f"{found} problem{'' if found == 1 else 's'}"
@@ -57,10 +60,16 @@ def verify(session: Session, *, rebuild: bool, output_format: str | None) -> Non
         session.note(f"{read}: all good; the catalog was made anew{set_right}")
     elif found:
         after = "the catalog was made anew without them" if report.is_rebuilt else "nothing changed"
+        unchecked = sum(str(problem.kind) == "unchecked" for problem in report.problems)
+        rest = "the rest is good" if not unchecked else f"{_nodes(unchecked)} not checked"
         if chosen != "table":
             for problem in report.problems[:NAMED_MAX]:
                 message(f"error: {problem}")
-        message(f"error: {problems} found; the rest is good ({read}); {after}")
+        message(f"error: {problems} found; {rest} ({read}); {after}")
         sys.exit(1)
     else:
         session.note(f"{read}: all good")
+
+
+def _nodes(count: int) -> str:
+    return f"{count} node{'' if count == 1 else 's'}"

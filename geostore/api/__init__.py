@@ -28,8 +28,9 @@ def _directory(target: str | os.PathLike[str]) -> Path:
     place = parse_target(target)
     if place.path is None:
         raise InvalidInputError(
-            f"store {os.fspath(target)!r}: expected a directory; a cluster's nodes are checked"
-            " and rebuilt one by one, each stopped, by its own data directory"
+            f"store {os.fspath(target)!r}: a cluster's catalogs are rebuilt one by one: stop a"
+            " node, run `geostore --store DIRECTORY verify --rebuild` on its directory, start it"
+            " again"
         )
     return place.path
 

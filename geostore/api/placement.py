@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from geostore.errors import InvalidInputError
 from geostore.types.cluster import EMBEDDED_NODE
@@ -13,7 +14,7 @@ from geostore.types.cluster import EMBEDDED_NODE
 if TYPE_CHECKING:
     from geostore.types import DatasetDefinition
 
-__all__ = ["EMBEDDED_NODE", "NodeShare", "Placement", "locate"]
+__all__ = ["EMBEDDED_NODE", "NodeShare", "Placement", "in_order_of_names", "locate"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,17 +22,38 @@ class NodeShare:
     """One node of the ring and what it owns."""
 
     node: str
+    """Its name."""
+    state: str
+    """`serving`, `starting`, `draining`, or `unreachable`: what it holds is then not known."""
     path: str
-    """Its directory."""
+    """Its directory; of a cluster's node its address."""
     slots: int
-    """Of the ring's 4096."""
+    """Of the ring's 4096, how many it holds a copy of."""
+    slots_first: int
+    """How many of them it is the first replica of."""
     slots_used: int
     """How many of them hold tile files."""
     tiles: int
     bytes: int
 
+    @property
+    def name(self) -> str:
+        return self.node
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+def in_order_of_names(node: _Named) -> list[tuple[int, str]]:
+    """A key to sort nodes by their names as people do: n2 before n10."""
+    return [
+        (int(part) if part.isdecimal() else 0, part) for part in re.split("([0-9]+)", node.name)
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

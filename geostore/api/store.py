@@ -273,11 +273,11 @@ class Store:
         return self._backend.verify(progress, rebuild=rebuild)
 
     def ring(self) -> list[NodeShare]:
-        """The nodes and what each holds; an embedded store is one that owns every slot.
+        """The nodes, by name, and what each holds; an embedded store is one that owns every slot.
 
         `path` is an embedded store's directory, a cluster node's address.
         """
-        from geostore.api.placement import EMBEDDED_NODE, NodeShare
+        from geostore.api.placement import EMBEDDED_NODE, NodeShare, in_order_of_names
         from geostore.ring import SLOTS_TOTAL
 
         state = self.status()
@@ -285,24 +285,34 @@ class Store:
             return [
                 NodeShare(
                     node=node.name,
+                    state=node.state,
                     path=node.address,
                     slots=node.slots,
+                    slots_first=node.slots_first,
                     slots_used=node.slots_used,
                     tiles=node.tiles,
                     bytes=node.bytes,
                 )
-                for node in state.nodes
+                for node in sorted(state.nodes, key=in_order_of_names)
             ]
         return [
             NodeShare(
                 node=EMBEDDED_NODE,
+                state="serving",
                 path=state.path,
                 slots=SLOTS_TOTAL,
+                slots_first=SLOTS_TOTAL,
                 slots_used=state.slots_used,
                 tiles=state.tiles,
                 bytes=state.bytes,
             )
         ]
+
+    def slot_owners(self) -> list[str]:
+        """For each of the ring's 4096 slots, the name of the node that is its first replica."""
+        from geostore.ring import SLOTS_TOTAL
+
+        return [self._backend.holders(slot)[0][0] for slot in range(SLOTS_TOTAL)]
 
     def locate(self, dataset: str, geocode: str) -> Placement:
         """Placement key, slot, node and directory of a geocode's tiles.

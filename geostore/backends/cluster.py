@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from geostore.backends.cluster_nodes import ClusterNodes, Connect, Tries, home_of
 from geostore.backends.cluster_scenes import ClusterScenes
+from geostore.backends.cluster_verification import verify_nodes
 from geostore.config import Target
 from geostore.errors import (
     ConflictError,
@@ -373,16 +374,14 @@ class ClusterBackend:
             slots_missing=said.slots_missing,
         )
 
-    def verify(
-        self,
-        progress: Progress | None = None,  # noqa: ARG002  # the protocol's
-        *,
-        rebuild: bool = False,
-    ) -> VerifyReport:
-        raise UnavailableError(
-            f"store {self.name}: a cluster is verified node by node: stop a node, run"
-            f" `geostore verify{' --rebuild' if rebuild else ''}` on its directory, start it again"
-        )
+    def verify(self, progress: Progress | None = None, *, rebuild: bool = False) -> VerifyReport:
+        self._nodes.check_open()
+        if rebuild:
+            raise InvalidInputError(
+                f"store {self.name}: a cluster's catalogs are rebuilt one by one: stop a node, run"
+                " `geostore --store DIRECTORY verify --rebuild` on its directory, start it again"
+            )
+        return verify_nodes(self._nodes, progress)
 
 
 def _list_datasets(client: NodeClient, call: CallContext) -> list[DatasetDefinition]:

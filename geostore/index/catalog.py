@@ -41,7 +41,8 @@ from geostore.index.packing import (
 from geostore.index.placement import NodeNames, read_placement
 from geostore.index.state import State
 from geostore.query import Cursor, Explain, Query, order_key
-from geostore.types import RowBatch, TileKey, TileRow, TileSchema
+from geostore.ring import SLOTS_TOTAL
+from geostore.types import RowBatch, SlotSizes, TileKey, TileRow, TileSchema
 
 __all__ = ["LmdbCatalog", "open_catalog"]
 
@@ -423,6 +424,20 @@ class LmdbCatalog(Catalog):
                 )
             )
         return sorted(found, key=lambda each: (each.dataset, each.dataset_id))
+
+    def slot_sizes(self) -> SlotSizes:
+        selected = self._select(Query(), Explain(), slots=frozenset(range(SLOTS_TOTAL)))
+        snapshot, positions = selected.snapshot, selected.positions
+        assert selected.row_slots is not None
+        slots = selected.row_slots[positions]
+        tiles = np.bincount(slots, minlength=SLOTS_TOTAL)
+        sizes = np.bincount(slots, snapshot.columns["bytes"][positions], SLOTS_TOTAL)
+        used = np.flatnonzero(tiles)
+        return SlotSizes(
+            slots=tuple(used.tolist()),
+            tiles=tuple(tiles[used].tolist()),
+            bytes=tuple(int(size) for size in sizes[used].tolist()),  # whole below 2 to the 53rd
+        )
 
     # ------------------------------------------------------------ whole
 

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from geostore.index.entry import CatalogEntry, DatasetSummary, Record, StagedTile, TileDetails
 from geostore.query import Cursor, Explain, Query
-from geostore.types import RowBatch, TileKey, TileRow, TileSchema
+from geostore.types import RowBatch, SlotSizes, TileKey, TileRow, TileSchema
 
 __all__ = ["BATCH_ROWS", "Catalog", "NodesOfSlot", "RecordChange"]
 
@@ -180,6 +180,13 @@ class Catalog(Protocol):
 
     def summary(self, *, slots: frozenset[int] | None = None) -> list[DatasetSummary]:
         """Published tiles and bytes (in these slots of the ring) by dataset, sorted by name."""
+
+    def slot_sizes(self) -> SlotSizes:
+        """Published tiles and bytes by slot of the ring.
+
+        Raises:
+            CorruptDataError: a tile whose dataset has no definition here.
+        """
 
     def rebuild(
         self, published: Iterable[CatalogEntry], staged: Iterable[CatalogEntry] = ()

@@ -34,6 +34,7 @@ from geostore.node.records import (
 )
 from geostore.node.scene_home import check_begin
 from geostore.node.scene_keeper import SceneKeeper, keep_copy
+from geostore.node.store_sizes import counted_once
 from geostore.query import Cursor, Explain, LeafQuery, Query
 from geostore.ring import Ring, RingNode, placement_key, slot_of, with_address, with_node_joined
 from geostore.types import (
@@ -46,9 +47,12 @@ from geostore.types import (
     RecordCopy,
     RowBatch,
     SceneRecord,
+    SlotSizes,
+    StoreSizes,
     TileDetails,
     TileKey,
 )
+from geostore.types.report import Progress, VerifyReport
 
 __all__ = ["Member"]
 
@@ -73,10 +77,10 @@ class Member:
         peers: Peers,
         save_ring: Callable[[Ring], None],
         clock_s: Callable[[], float] = time.monotonic,
+        lease_s: float = LEASE_S,
     ) -> None:
         self.node = node
         self.own_id = own_id
-        lease_s: float = LEASE_S,
         self._ring = ring
         self._ring_lock = threading.Lock()
         self._peers = peers
@@ -95,25 +99,25 @@ class Member:
             ring=self.ring,
             peers=peers,
             clock_s=clock_s,
+            lease_s=lease_s,
+            step=node.disk.step,
         )
         self._name_rows()
 
-            lease_s=lease_s,
-            step=node.disk.step,
     def close(self) -> None:
         """Ends the threads. The node is its opener's to close."""
         self._keeper.close()
         self._coordinator.close()
         self._pool.shutdown(cancel_futures=True)
 
-    # ------------------------------------------------------------------ the ring
-
-    def ring(self) -> Ring:
     @property
     def lease_s(self) -> float:
         """How long an ingester may be silent before its attempt is given up."""
         return self._keeper.lease_s
 
+    # ------------------------------------------------------------------ the ring
+
+    def ring(self) -> Ring:
         """The newest ring this node knows."""
         return self._ring
 
@@ -356,6 +360,31 @@ class Member:
                 error=str(error),
             )
 
+    def verify(self, call: CallContext, progress: Progress | None = None) -> VerifyReport:
+        """Reads and checks all that this node holds; changes nothing."""
+        call.check("verifying")
+        return self.node.verify(progress)
+
+    def slot_sizes(self, call: CallContext) -> SlotSizes:
+        """See `Peer`."""
+        call.check("sizes by slot")
+        return self.node.catalog.slot_sizes()
+
+    def store_sizes(self, call: CallContext) -> StoreSizes:
+        """What the whole store holds, as far as there are nodes that answer."""
+        ring = self._ring
+        futures = {
+            node: self._pool.submit(self._ask_one, node.id, lambda peer: peer.slot_sizes(call))
+            for node in ring.nodes
+        }
+        answers = {}
+        for node, future in futures.items():
+            try:
+                answers[node.id] = future.result()
+            except GeostoreError as error:
+                _log.info("node=%s did not tell its sizes: %s", node.name, error)
+        return counted_once(ring, answers)
+
     # ------------------------------------------------------------------ datasets
 
     def list_datasets(self, call: CallContext) -> list[DatasetDefinition]:
@@ -481,6 +510,11 @@ class Member:
             for node in copies:
                 others.setdefault(node.id, []).append(tile)
         checksums = self.stage_tiles(call, tiles, attempt)
+        kept = {
+            tile.meta.key: self.node.tile_holder.stored_tile(tile.meta.key)
+            for tile, checksum in zip(tiles, checksums, strict=True)
+            if others and checksum != tile.checksum
+        }
         futures = [
             self._pool.submit(
                 self._stage_at,
@@ -510,11 +544,6 @@ class Member:
         cells: Sequence[str],
         *,
         bytes_total: int,
-        kept = {
-            tile.meta.key: self.node.tile_holder.stored_tile(tile.meta.key)
-            for tile, checksum in zip(tiles, checksums, strict=True)
-            if others and checksum != tile.checksum
-        }
         properties: Mapping[str, Any] | None = None,
         path: str = "",
         reader: str = "",

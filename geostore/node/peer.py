@@ -21,6 +21,7 @@ from geostore.types import (
     RecordCopy,
     RowBatch,
     SceneRecord,
+    SlotSizes,
 )
 
 __all__ = ["Peer", "Peers"]
@@ -57,6 +58,10 @@ class Peer(Protocol):
     def scene_record(
         self, call: CallContext, dataset_id: str, scene: str
     ) -> SceneRecord | None: ...
+
+    def slot_sizes(self, call: CallContext) -> SlotSizes:
+        """What it holds, by slot."""
+        ...
 
     def copy_record(self, call: CallContext, copy: RecordCopy) -> None: ...
 

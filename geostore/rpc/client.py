@@ -13,6 +13,7 @@ from geostore.query import Cursor, Explain, LeafQuery, Query
 from geostore.ring import Ring
 from geostore.rpc import messages as wire
 from geostore.rpc.errors import raising_for
+from geostore.rpc.reports import read_verification
 from geostore.rpc.row_batches import STREAM_ROWS, BatchDecoder
 from geostore.rpc.streams import StoredBlock, tile_messages, wanted_blocks
 from geostore.rpc.v1 import (
@@ -38,6 +39,7 @@ from geostore.types import (
     TileDetails,
     TileKey,
 )
+from geostore.types.report import Progress, VerifyReport
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -236,6 +238,14 @@ class NodeClient:
     def slot_sizes(self, call: CallContext) -> SlotSizes:
         answer = self._ask(call, self._node.GetSlotSizes, node_pb2.GetSlotSizesRequest)
         return self._said(_read_slot_sizes, answer)
+
+    def verify(
+        self, call: CallContext, name: str, progress: Progress | None = None
+    ) -> VerifyReport:
+        """Has the node, called `name` in the findings, check all it holds; it may take hours."""
+        request = self._make(node_pb2.VerifyNodeRequest, head=self._head(call))
+        answers = self._send(call, self._node.VerifyNode, request)
+        return read_verification(answers, self.address, name, progress)
 
     # ------------------------------------------------------------ coordinated
 

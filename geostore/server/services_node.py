@@ -16,6 +16,7 @@ from geostore.rpc.v1 import node_pb2, node_pb2_grpc
 from geostore.server.arrivals import Arrivals
 from geostore.server.call import current_call
 from geostore.server.services_calls import Door, answer_rows, take_tiles
+from geostore.server.verifying import Verifying
 from geostore.types import CallContext
 
 __all__ = ["NodeService"]
@@ -36,6 +37,7 @@ class NodeService(node_pb2_grpc.NodeServiceServicer):
 
     def __init__(self, door: Door) -> None:
         self._door = door
+        self._verifying = Verifying()
         self._arrivals = Arrivals()
 
     # ------------------------------------------------------------ tiles and scenes
@@ -123,6 +125,25 @@ class NodeService(node_pb2_grpc.NodeServiceServicer):
         call = self._door.begin(request.head, context)
         asked = wire.leaf_query(request.question)
         return node_pb2.LeafCountResponse(count=self._door.member.leaf_count(call, asked))
+
+    # ------------------------------------------------------------ the node's state
+    def GetSlotSizes(  # noqa: N802
+        self, request: node_pb2.GetSlotSizesRequest, context: Context
+    ) -> node_pb2.GetSlotSizesResponse:
+        call = self._door.begin(request.head, context, placed=False)
+        sizes = self._door.member.slot_sizes(call)
+        return node_pb2.GetSlotSizesResponse(
+            slots=sizes.slots, tiles=sizes.tiles, bytes=sizes.bytes
+        )
+
+    def VerifyNode(  # noqa: N802
+        self, request: node_pb2.VerifyNodeRequest, context: Context
+    ) -> Iterator[node_pb2.VerifyNodeResponse]:
+        call = self._door.begin(request.head, context, placed=False)
+        member, served = self._door.member, current_call()
+        yield from self._verifying.answer(
+            lambda progress: member.verify(call, progress), served.check
+        )
 
     # ------------------------------------------------------------ reading tiles
     def GetTileDetails(  # noqa: N802

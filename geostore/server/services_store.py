@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import asdict
 
 import grpc
 
@@ -13,7 +13,7 @@ from geostore.rpc import messages as wire
 from geostore.rpc.v1 import store_pb2, store_pb2_grpc
 from geostore.server.arrivals import Arrivals
 from geostore.server.services_calls import Door, answer_rows, take_tiles
-from geostore.types import CallContext, NodeStatus, SceneRecord, SceneState
+from geostore.types import CallContext, SceneRecord, SceneState
 
 __all__ = ["StoreService"]
 
@@ -206,17 +206,8 @@ class StoreService(store_pb2_grpc.StoreServiceServicer):
             datasets=max(one.datasets for one in nodes),
             scenes=sum(one.scenes for one in nodes),  # each record has one home
             nodes=[wire.status_to_wire(one) for one in nodes],
-            **_counted_once(nodes, ring.copies),
+            **asdict(member.store_sizes(call)),
         )
-
-
-def _counted_once(nodes: list[NodeStatus], copies: int) -> dict[str, Any]:
-    """The store's sizes from those of its nodes, which keep `copies` of tiles.
-
-    Exact where all nodes answer and nothing is being written; else too low.
-    """
-    names = ("tiles", "bytes", "slots_used")
-    return {name: sum(getattr(one, name) for one in nodes) // copies for name in names}
 
 
 def _refuse_quorum(read_quorum: int) -> None:

@@ -6,6 +6,8 @@ from geostore.types.cluster import (
     NodeStatus,
     PublishRequest,
     RecordCopy,
+    SlotSizes,
+    StoreSizes,
 )
 from geostore.types.dataset import (
     CloudRule,
@@ -28,6 +30,7 @@ from geostore.types.tile import (
     EncodedTile,
     GroupLayout,
     RowBatch,
+    TileBlocks,
     TileDetails,
     TileKey,
     TileMeta,
@@ -62,6 +65,9 @@ __all__ = [
     "SceneState",
     "SceneStatus",
     "SchemeName",
+    "SlotSizes",
+    "StoreSizes",
+    "TileBlocks",
     "TileDetails",
     "TileKey",
     "TileMeta",

@@ -5,9 +5,10 @@ from __future__ import annotations
 import secrets
 import time
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import Any, Final
 
-from geostore.errors import UnavailableError
+from geostore.errors import InvalidInputError, UnavailableError
 
 __all__ = [
     "EMBEDDED_NODE",
@@ -16,10 +17,16 @@ __all__ = [
     "NodeStatus",
     "PublishRequest",
     "RecordCopy",
+    "SlotSizes",
+    "StoreSizes",
 ]
 
 EMBEDDED_NODE: Final = "local"
 """What an embedded store's only node is called in the `nodes` of its tiles."""
+
+
+SLOTS: Final = 4096
+"""Of the ring; `geostore.ring` has the same number, and is above this room."""
 
 
 def _request_id() -> str:
@@ -93,6 +100,48 @@ class RecordCopy:
     """Copies take only newer ones."""
     value: bytes | None
     """None: deleted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotSizes:
+    """What one node holds, by slot: three lists of one length, only slots that hold tiles.
+
+    Raises:
+        InvalidInputError: the lists do not fit together, or numbers that cannot be.
+    """
+
+    slots: tuple[int, ...] = ()
+    """Ascending."""
+    tiles: tuple[int, ...] = ()
+    """Published tiles."""
+    bytes: tuple[int, ...] = ()
+    """Of their files."""
+
+    def __post_init__(self) -> None:
+        if not len(self.slots) == len(self.tiles) == len(self.bytes):
+            raise InvalidInputError(
+                f"slot sizes: {len(self.slots)} slots, {len(self.tiles)} counts of tiles and"
+                f" {len(self.bytes)} of bytes; expected as many"
+            )
+        is_ascending = all(a < b for a, b in pairwise(self.slots))
+        if self.slots and not (is_ascending and self.slots[0] >= 0 and self.slots[-1] < SLOTS):
+            raise InvalidInputError(
+                f"slot sizes: slots {self.slots[:3]}...: expected ascending 0..{SLOTS - 1}"
+            )
+        if min((*self.tiles, *self.bytes), default=0) < 0:
+            raise InvalidInputError("slot sizes: a negative number of tiles or bytes")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreSizes:
+    """What a whole store holds, every tile counted once."""
+
+    tiles: int
+    bytes: int
+    slots_used: int
+    """Slots that hold tiles."""
+    slots_missing: int = 0
+    """Slots of which no replica answered: what they hold is not counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,11 +38,13 @@ class StoreStatus:
     """Why nothing can be written; None where it can, or was not tried."""
     nodes: tuple[NodeStatus, ...] = ()
     """A cluster's, each as it says itself; none where the store is a directory."""
+    slots_missing: int = 0
+    """Slots of a cluster none of whose nodes answered: their tiles are not counted above."""
 
     def to_json(self) -> dict[str, Any]:
         value = asdict(self)
         if not self.nodes:
-            del value["nodes"]
+            del value["nodes"], value["slots_missing"]
         return value
 
 
@@ -59,6 +61,8 @@ class ProblemKind(StrEnum):
     """Records and rows disagree."""
     CATALOG = "catalog"
     """The catalog's own structures disagree or cannot be read."""
+    UNCHECKED = "unchecked"
+    """A node of a cluster was not checked, or not to the end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,9 +73,16 @@ class Problem:
     path: str
     """The file or record concerned."""
     message: str
+    node: str | None = None
+    """The name of the node of a cluster that found it; None where the store is a directory."""
 
     def __str__(self) -> str:
-        return f"{self.kind}: {self.path}: {self.message}"
+        where = "" if self.node is None else f"node {self.node}: "
+        return f"{self.kind}: {where}{self.path}: {self.message}"
+
+    def to_json(self) -> dict[str, Any]:
+        value = {"kind": str(self.kind), "path": self.path, "message": self.message}
+        return value if self.node is None else {"node": self.node, **value}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +103,5 @@ class VerifyReport:
 
     def to_json(self) -> dict[str, Any]:
         value = asdict(self)
-        value["problems"] = [
-            {"kind": str(p.kind), "path": p.path, "message": p.message} for p in self.problems
-        ]
+        value["problems"] = [problem.to_json() for problem in self.problems]
         return value

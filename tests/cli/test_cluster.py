@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from geostore.api.local_cluster import LocalCluster
 from geostore_cli import cluster as cluster_module
-from geostore_cli.cluster import uptime_text
+from geostore_cli.listing import span_text
 from geostore_cli.main import GeostoreGroup
 
 STUB = """
@@ -123,4 +123,4 @@ def test_wrong_usage_exits_2(run: Run, arguments: tuple[str, ...]) -> None:
     [(0.4, "0 s"), (59, "59 s"), (61, "1 min 1 s"), (7200, "2 h 0 min"), (90_000, "1 d 1 h")],
 )
 def test_uptimes(seconds: float, text: str) -> None:
-    assert uptime_text(seconds) == text
+    assert span_text(seconds) == text

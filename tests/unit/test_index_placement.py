@@ -127,6 +127,16 @@ def test_numbers_that_are_no_slots_are_refused(catalog: LmdbCatalog, slots: set[
         catalog.count(Query(), slots=frozenset(slots))
 
 
+def test_sizes_by_slot_are_those_of_the_rows(catalog: LmdbCatalog) -> None:
+    sizes = catalog.slot_sizes()
+    rows = [row for batch in catalog.query(Query()) for row in batch.rows()]
+    assert list(sizes.slots) == sorted({true_slot(row.dataset, row.geocode) for row in rows})
+    for slot, tiles, size in zip(sizes.slots, sizes.tiles, sizes.bytes, strict=True):
+        own = [row.bytes for row in rows if true_slot(row.dataset, row.geocode) == slot]
+        assert (tiles, size) == (len(own), sum(own))
+    assert sum(sizes.tiles) == len(rows) > len(sizes.slots)
+
+
 def test_a_leaf_may_lack_a_dataset(catalog: LmdbCatalog) -> None:
     query = Query(datasets=("elsewhere", "s2"))
     with pytest.raises(NotFoundError, match="elsewhere"):

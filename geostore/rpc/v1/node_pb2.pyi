@@ -282,3 +282,63 @@ class ReadBlocksResponse(_message.Message):
     blocks: _containers.RepeatedCompositeFieldContainer[BlockHead]
     data: bytes
     def __init__(self, blocks: _Optional[_Iterable[_Union[BlockHead, _Mapping]]] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class GetSlotSizesRequest(_message.Message):
+    __slots__ = ("head",)
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    head: _common_pb2.RequestHead
+    def __init__(self, head: _Optional[_Union[_common_pb2.RequestHead, _Mapping]] = ...) -> None: ...
+
+class GetSlotSizesResponse(_message.Message):
+    __slots__ = ("slots", "tiles", "bytes")
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
+    TILES_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    slots: _containers.RepeatedScalarFieldContainer[int]
+    tiles: _containers.RepeatedScalarFieldContainer[int]
+    bytes: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, slots: _Optional[_Iterable[int]] = ..., tiles: _Optional[_Iterable[int]] = ..., bytes: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class VerifyNodeRequest(_message.Message):
+    __slots__ = ("head",)
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    head: _common_pb2.RequestHead
+    def __init__(self, head: _Optional[_Union[_common_pb2.RequestHead, _Mapping]] = ...) -> None: ...
+
+class VerifyProgress(_message.Message):
+    __slots__ = ("tiles_done", "tiles_total")
+    TILES_DONE_FIELD_NUMBER: _ClassVar[int]
+    TILES_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    tiles_done: int
+    tiles_total: int
+    def __init__(self, tiles_done: _Optional[int] = ..., tiles_total: _Optional[int] = ...) -> None: ...
+
+class VerifyProblem(_message.Message):
+    __slots__ = ("kind", "path", "message")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    path: str
+    message: str
+    def __init__(self, kind: _Optional[str] = ..., path: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
+
+class VerifyEnd(_message.Message):
+    __slots__ = ("tiles", "bytes", "problems_total")
+    TILES_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    PROBLEMS_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    tiles: int
+    bytes: int
+    problems_total: int
+    def __init__(self, tiles: _Optional[int] = ..., bytes: _Optional[int] = ..., problems_total: _Optional[int] = ...) -> None: ...
+
+class VerifyNodeResponse(_message.Message):
+    __slots__ = ("progress", "problem", "end")
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    progress: VerifyProgress
+    problem: VerifyProblem
+    end: VerifyEnd
+    def __init__(self, progress: _Optional[_Union[VerifyProgress, _Mapping]] = ..., problem: _Optional[_Union[VerifyProblem, _Mapping]] = ..., end: _Optional[_Union[VerifyEnd, _Mapping]] = ...) -> None: ...

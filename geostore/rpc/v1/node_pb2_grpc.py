@@ -96,6 +96,16 @@ class NodeServiceStub(object):
                 request_serializer=geostore_dot_rpc_dot_v1_dot_node__pb2.ReadBlocksRequest.SerializeToString,
                 response_deserializer=geostore_dot_rpc_dot_v1_dot_node__pb2.ReadBlocksResponse.FromString,
                 _registered_method=True)
+        self.GetSlotSizes = channel.unary_unary(
+                '/geostore.rpc.v1.NodeService/GetSlotSizes',
+                request_serializer=geostore_dot_rpc_dot_v1_dot_node__pb2.GetSlotSizesRequest.SerializeToString,
+                response_deserializer=geostore_dot_rpc_dot_v1_dot_node__pb2.GetSlotSizesResponse.FromString,
+                _registered_method=True)
+        self.VerifyNode = channel.unary_stream(
+                '/geostore.rpc.v1.NodeService/VerifyNode',
+                request_serializer=geostore_dot_rpc_dot_v1_dot_node__pb2.VerifyNodeRequest.SerializeToString,
+                response_deserializer=geostore_dot_rpc_dot_v1_dot_node__pb2.VerifyNodeResponse.FromString,
+                _registered_method=True)
 
 
 class NodeServiceServicer(object):
@@ -187,6 +197,22 @@ class NodeServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetSlotSizes(self, request, context):
+        """What lies in each slot there.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyNode(self, request, context):
+        """Reads and checks every file and record there; changes nothing. The last message of a
+        whole answer is `end`. A message comes every few seconds: silence means trouble.
+        `unavailable`: the node is being verified already.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NodeServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -249,6 +275,16 @@ def add_NodeServiceServicer_to_server(servicer, server):
                     servicer.ReadBlocks,
                     request_deserializer=geostore_dot_rpc_dot_v1_dot_node__pb2.ReadBlocksRequest.FromString,
                     response_serializer=geostore_dot_rpc_dot_v1_dot_node__pb2.ReadBlocksResponse.SerializeToString,
+            ),
+            'GetSlotSizes': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSlotSizes,
+                    request_deserializer=geostore_dot_rpc_dot_v1_dot_node__pb2.GetSlotSizesRequest.FromString,
+                    response_serializer=geostore_dot_rpc_dot_v1_dot_node__pb2.GetSlotSizesResponse.SerializeToString,
+            ),
+            'VerifyNode': grpc.unary_stream_rpc_method_handler(
+                    servicer.VerifyNode,
+                    request_deserializer=geostore_dot_rpc_dot_v1_dot_node__pb2.VerifyNodeRequest.FromString,
+                    response_serializer=geostore_dot_rpc_dot_v1_dot_node__pb2.VerifyNodeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -577,6 +613,60 @@ class NodeService(object):
             '/geostore.rpc.v1.NodeService/ReadBlocks',
             geostore_dot_rpc_dot_v1_dot_node__pb2.ReadBlocksRequest.SerializeToString,
             geostore_dot_rpc_dot_v1_dot_node__pb2.ReadBlocksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSlotSizes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/geostore.rpc.v1.NodeService/GetSlotSizes',
+            geostore_dot_rpc_dot_v1_dot_node__pb2.GetSlotSizesRequest.SerializeToString,
+            geostore_dot_rpc_dot_v1_dot_node__pb2.GetSlotSizesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/geostore.rpc.v1.NodeService/VerifyNode',
+            geostore_dot_rpc_dot_v1_dot_node__pb2.VerifyNodeRequest.SerializeToString,
+            geostore_dot_rpc_dot_v1_dot_node__pb2.VerifyNodeResponse.FromString,
             options,
             channel_credentials,
             insecure,

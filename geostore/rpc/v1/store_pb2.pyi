@@ -252,7 +252,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self, head: _Optional[_Union[_common_pb2.RequestHead, _Mapping]] = ...) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("cluster_id", "epoch", "replicas", "created_us", "format_version", "datasets", "scenes", "tiles", "bytes", "slots_used", "nodes")
+    __slots__ = ("cluster_id", "epoch", "replicas", "created_us", "format_version", "datasets", "scenes", "tiles", "bytes", "slots_used", "nodes", "slots_missing")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     REPLICAS_FIELD_NUMBER: _ClassVar[int]
@@ -264,6 +264,7 @@ class GetStatusResponse(_message.Message):
     BYTES_FIELD_NUMBER: _ClassVar[int]
     SLOTS_USED_FIELD_NUMBER: _ClassVar[int]
     NODES_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_MISSING_FIELD_NUMBER: _ClassVar[int]
     cluster_id: str
     epoch: int
     replicas: int
@@ -275,4 +276,5 @@ class GetStatusResponse(_message.Message):
     bytes: int
     slots_used: int
     nodes: _containers.RepeatedCompositeFieldContainer[_common_pb2.NodeStatus]
-    def __init__(self, cluster_id: _Optional[str] = ..., epoch: _Optional[int] = ..., replicas: _Optional[int] = ..., created_us: _Optional[int] = ..., format_version: _Optional[int] = ..., datasets: _Optional[int] = ..., scenes: _Optional[int] = ..., tiles: _Optional[int] = ..., bytes: _Optional[int] = ..., slots_used: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[_common_pb2.NodeStatus, _Mapping]]] = ...) -> None: ...
+    slots_missing: int
+    def __init__(self, cluster_id: _Optional[str] = ..., epoch: _Optional[int] = ..., replicas: _Optional[int] = ..., created_us: _Optional[int] = ..., format_version: _Optional[int] = ..., datasets: _Optional[int] = ..., scenes: _Optional[int] = ..., tiles: _Optional[int] = ..., bytes: _Optional[int] = ..., slots_used: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[_common_pb2.NodeStatus, _Mapping]]] = ..., slots_missing: _Optional[int] = ...) -> None: ...
