@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -23,6 +23,7 @@ from geostore.types import (
     EncodedTile,
     RowBatch,
     SchemeName,
+    TileBlocks,
     TileDetails,
     TileKey,
     TileMeta,
@@ -210,6 +211,20 @@ class FakeBackend:
             part = memoryview(tile.payload)[offset : offset + length]
             found.append(part if length else None)
         return found
+
+    def details_of(self, keys: Sequence[TileKey]) -> list[TileDetails]:
+        return [self.details(key) for key in keys]
+
+    def read_tiles(
+        self, wanted: Iterable[tuple[TileKey, Sequence[int]]]
+    ) -> Generator[TileBlocks, None, None]:
+        for key, indices in wanted:
+            yield TileBlocks(
+                key=key,
+                indices=tuple(indices),
+                data=tuple(self.read_blocks(key, indices)),
+                table=self._tile(key).blocks[list(indices)],
+            )
 
     def close(self) -> None:
         pass

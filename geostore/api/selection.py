@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from geostore.query import Explain, Query
     from geostore.tensors import Chunks, ExportFormat, GroupBy
     from geostore.types import RowBatch, TileRow
-    from geostore.wrangle import Mosaic, TileArray
+    from geostore.wrangle import Fetched, Mosaic, TileArray
 
 __all__ = ["PathLike", "Selection"]
 
@@ -204,21 +204,31 @@ class Selection:
 
         Arguments as of `Tile.read`; `workers` threads (twice the processors by default).
         """
-        from geostore.wrangle import in_threads, parse_bands
+        from geostore.wrangle import in_threads, parse_bands, plan_bands, read_ahead, read_tile
 
         keywords.refuse(unknown, Selection.read)
         names = parse_bands(bands)
 
-        def read(tile: Tile) -> tuple[Tile, TileArray]:
-            return tile, tile.read(
+        def read(ahead: tuple[TileRow, Fetched]) -> tuple[Tile, TileArray]:
+            row, fetched = ahead
+            return Tile(self._backend, row), read_tile(
+                self._backend,
+                row,
                 names,
                 resolution,
                 cloud_mask=cloud_mask,
                 harmonize=harmonize,
                 reflectance=reflectance,
+                fetched=fetched,
             )
 
-        return in_threads(read, self, workers=workers)
+        ahead = read_ahead(
+            self._backend,
+            self._rows(),
+            lambda row: (row, plan_bands(row.schema, names)),
+            cloud_mask=cloud_mask,
+        )
+        return in_threads(read, ahead, workers=workers)
 
     def mosaic(
         self,

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from geostore.backends.cluster_nodes import ClusterNodes, Connect, Tries, home_of
 from geostore.backends.cluster_scenes import ClusterScenes
+from geostore.backends.cluster_tiles import ClusterTiles
 from geostore.backends.cluster_verification import verify_nodes
 from geostore.config import Target
 from geostore.errors import (
     ConflictError,
-    CorruptDataError,
-    GeostoreError,
     InvalidInputError,
     NotFoundError,
     ReadOnlyError,
@@ -31,19 +30,17 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from geostore.rpc.client import NodeClient, RowStream
-    from geostore.types import EncodedTile, TileDetails, TileKey
+    from geostore.types import EncodedTile, TileBlocks, TileDetails, TileKey
     from geostore.types.report import Progress, VerifyReport
 
 __all__ = ["ClusterBackend", "open_cluster"]
 
 Mode = Literal["a", "r"]
-_Answer = TypeVar("_Answer")
 _Rows = TypeVar("_Rows", bound=Sized)
 
 # For one try of a call, each by what it may have to do.
 READ_TIMEOUT_S = 20.0
-"""Definitions, records, details, status."""
-BLOCKS_TIMEOUT_S = 60.0
+"""Definitions, records, status."""
 QUERY_TIMEOUT_S = 300.0
 """A stream that takes longer goes on in another one."""
 DATASET_TIMEOUT_S = 60.0
@@ -93,6 +90,7 @@ class ClusterBackend:
         self._connect = connect
         self._nodes = nodes or ClusterNodes(target, security=security, connect=connect)
         self._scenes = ClusterScenes(self._nodes, self._slot)
+        self._tiles = ClusterTiles(self._nodes, self._slot)
         self._definitions: dict[str, DatasetDefinition] = {}
         """Complete ones, by id: what placement follows from never changes."""
 
@@ -317,29 +315,19 @@ class ClusterBackend:
     # ------------------------------------------------------------ tiles
 
     def details(self, key: TileKey) -> TileDetails:
-        return self._at_replicas(
-            key, READ_TIMEOUT_S, lambda client, call: client.tile_details(call, [key])[0]
-        )
+        return self._tiles.details(key)
+
+    def details_of(self, keys: Sequence[TileKey]) -> list[TileDetails]:
+        return self._tiles.details_of(keys)
 
     def read_blocks(self, key: TileKey, indices: Sequence[int]) -> list[memoryview | None]:
-        def act(client: NodeClient, call: CallContext) -> list[memoryview | None]:
-            blocks = client.read_blocks(call, [(key, indices)])
-            return [None if one.data is None else memoryview(one.data) for one in blocks]
+        return self._tiles.read_blocks(key, indices)
 
-        return self._at_replicas(key, BLOCKS_TIMEOUT_S, act)
-
-    def _at_replicas(
-        self, key: TileKey, timeout_s: float, act: Callable[[NodeClient, CallContext], _Answer]
-    ) -> _Answer:
-        slot = self._slot(key)
-        tolerated: tuple[type[GeostoreError], ...] = (CorruptDataError, NotFoundError)
-        return self._nodes.ask(
-            f"tile {key.geocode} of scene {key.scene!r}",
-            lambda ring: ring.replicas_of(slot),
-            timeout_s,
-            act,
-            tolerated=tolerated,
-        )
+    def read_tiles(
+        self, wanted: Iterable[tuple[TileKey, Sequence[int]]]
+    ) -> Generator[TileBlocks, None, None]:
+        self._nodes.check_open()
+        return self._tiles.read(wanted)
 
     # ------------------------------------------------------------ the store
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -24,6 +27,7 @@ from geostore.types import (
     EncodedTile,
     RowBatch,
     SceneRecord,
+    TileBlocks,
     TileDetails,
     TileKey,
 )
@@ -33,6 +37,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = ["EmbeddedBackend", "open_embedded", "rebuild_embedded"]
+
+READERS = 4
+"""Threads that read ahead of a caller of many tiles: a disk likes to be asked several at once."""
+TILES_AHEAD = 8
 
 
 def open_embedded(
@@ -199,8 +207,36 @@ class EmbeddedBackend:
     def details(self, key: TileKey) -> TileDetails:
         return self._node.details(key)
 
+    def details_of(self, keys: Sequence[TileKey]) -> list[TileDetails]:
+        return [self._node.details(key) for key in keys]
+
     def read_blocks(self, key: TileKey, indices: Sequence[int]) -> list[memoryview | None]:
         return self._node.read_blocks(key, indices)
+
+    def read_tiles(
+        self, wanted: Iterable[tuple[TileKey, Sequence[int]]]
+    ) -> Generator[TileBlocks, None, None]:
+        left = iter(wanted)
+        first = list(islice(left, 1))
+        for key, indices in first:
+            yield self._read_tile(key, indices)
+        waiting: deque[Future[TileBlocks]] = deque()
+        with ThreadPoolExecutor(READERS, thread_name_prefix="geostore-tiles") as pool:
+            try:
+                for key, indices in left:
+                    waiting.append(pool.submit(self._read_tile, key, indices))
+                    if len(waiting) >= TILES_AHEAD:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def _read_tile(self, key: TileKey, indices: Sequence[int]) -> TileBlocks:
+        data = self._node.read_blocks(key, indices)
+        table = self._node.details(key).blocks[list(indices)]
+        return TileBlocks(key=key, indices=tuple(indices), data=tuple(data), table=table)
 
     def status(self) -> StoreStatus:
         return self._node.status()

@@ -5,7 +5,7 @@ The rooms above speak to nothing else. Calls may come from any thread.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         EncodedTile,
         RowBatch,
         SceneRecord,
+        TileBlocks,
         TileDetails,
         TileKey,
     )
@@ -157,6 +158,10 @@ class Backend(Protocol):
         """A tile's block table, statistics and properties. Raises NotFoundError."""
         ...
 
+    def details_of(self, keys: Sequence[TileKey]) -> list[TileDetails]:
+        """The details of many tiles, in order, with few calls. Raises NotFoundError."""
+        ...
+
     def read_blocks(self, key: TileKey, indices: Sequence[int]) -> list[memoryview | None]:
         """The stored (compressed) bytes of blocks of a tile's block table.
 
@@ -168,6 +173,16 @@ class Backend(Protocol):
             NotFoundError: no such tile, or it was replaced or deleted since it was queried.
             CorruptDataError: its file is missing or cut short.
             InvalidInputError: an index beyond the block table.
+        """
+        ...
+
+    def read_tiles(
+        self, wanted: Iterable[tuple[TileKey, Sequence[int]]]
+    ) -> Generator[TileBlocks, None, None]:
+        """Blocks of many tiles, in the order asked: `read_blocks` for long lists.
+
+        Reads a bounded number of tiles ahead of the caller; closing the iterator ends that.
+        `wanted` is taken as it goes on. Raises as `read_blocks`, in the place of the tile.
         """
         ...
 

@@ -44,7 +44,7 @@ from geostore.types.report import Progress, VerifyReport
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["HeadFactory", "NodeClient", "RowStream"]
+__all__ = ["BlockStream", "HeadFactory", "NodeClient", "RowStream"]
 
 HeadFactory = Callable[[CallContext], common_pb2.RequestHead]
 """Makes a request's head, with the cluster and epoch that the caller knows at that moment."""
@@ -207,9 +207,10 @@ class NodeClient:
 
     def read_blocks(
         self, call: CallContext, wanted: Sequence[tuple[TileKey, Sequence[int]]]
-    ) -> Iterator[StoredBlock]:
-        """The stored bytes of blocks of many tiles, in the order asked; the call is cancelled
-        when the iterator is closed. Raises NotFoundError: a tile is not there.
+    ) -> BlockStream:
+        """The stored bytes of blocks of many tiles, in the order asked.
+
+        Raises NotFoundError: a tile is not there.
         """
         said = self._make(
             node_pb2.ReadBlocksRequest,
@@ -224,16 +225,7 @@ class NodeClient:
             ],
         )
         answers = self._send(call, self._node.ReadBlocks, said)
-        return self._blocks(answers, wanted)
-
-    def _blocks(
-        self, answers: Any, wanted: Sequence[tuple[TileKey, Sequence[int]]]
-    ) -> Iterator[StoredBlock]:
-        try:
-            with raising_for(self.address):
-                yield from wanted_blocks(answers, wanted, self.address)
-        finally:
-            answers.cancel()
+        return BlockStream(answers, wanted, self.address)
 
     def slot_sizes(self, call: CallContext) -> SlotSizes:
         answer = self._ask(call, self._node.GetSlotSizes, node_pb2.GetSlotSizesRequest)
@@ -515,6 +507,33 @@ class RowStream(Iterator[_Rows]):
 
     def _broken(self, why: str) -> UnavailableError:
         return UnavailableError(f"node {self._address}: its stream of rows is broken: {why}")
+
+
+class BlockStream(Iterator[StoredBlock]):
+    """The blocks of an answer. The call runs already; any thread may end it by `close`."""
+
+    def __init__(
+        self, answers: Any, wanted: Sequence[tuple[TileKey, Sequence[int]]], address: str
+    ) -> None:
+        self._answers = answers
+        self._address = address
+        self._blocks = wanted_blocks(answers, wanted, address)
+
+    def __next__(self) -> StoredBlock:
+        try:
+            with raising_for(self._address):
+                return next(self._blocks)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Ends the call; harmless when it is over."""
+        self._answers.cancel()
+
+    def __del__(self) -> None:
+        with suppress(Exception):
+            self._answers.cancel()
 
 
 def _read_ring(text: bytes) -> Ring:

@@ -23,7 +23,15 @@ from geostore.tensors.optional import require
 from geostore.tensors.slots import GroupBy, Slot, group_rows
 from geostore.types import TileRow
 from geostore.types.geo import us_from_datetime
-from geostore.wrangle import CellReader, Extent, Layer, Radiometry, in_threads
+from geostore.wrangle import (
+    CellReader,
+    Extent,
+    Fetched,
+    Layer,
+    Radiometry,
+    in_threads,
+    read_ahead,
+)
 from geostore.wrangle.mosaic import common_group, layers_of, one_lattice
 
 if TYPE_CHECKING:
@@ -77,14 +85,20 @@ def _read_now(cube: _Cube, *, with_masks: bool, workers: int | None) -> list[lis
     arrays = [_new_array(cube.shape, layer) for layer in layers]
     masks = [np.zeros(cube.shape, np.bool_) for _ in layers] if with_masks else []
 
-    def read(cell: tuple[int, int, int, list[TileRow]]) -> None:
-        step, row, column, tiles = cell
+    def read(fetched: tuple[tuple[int, int, int, list[TileRow]], Fetched]) -> None:
+        (step, row, column, tiles), first = fetched
         here = (step, slice(row, row + group.height), slice(column, column + group.width))
         scratch = np.empty((0 if masks else len(layers), group.height, group.width), np.bool_)
         known = [mask[here] for mask in masks] if masks else list(scratch)
-        cube.reader.read(tiles, [array[here] for array in arrays], known)
+        cube.reader.read(tiles, [array[here] for array in arrays], known, first=first)
 
-    for _ in in_threads(read, cube.cells(), workers=workers):
+    cells = read_ahead(
+        cube.reader.backend,
+        cube.cells(),
+        lambda cell: (cell[3][0], cube.reader.plans(cell[3][0])),
+        cloud_mask=cube.reader.cloud_mask,
+    )
+    for _ in in_threads(read, cells, workers=workers):
         pass
     return [arrays, masks] if with_masks else [arrays]
 

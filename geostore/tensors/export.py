@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from geostore.tensors.naming import file_stem, one_of
 from geostore.tensors.optional import require
 from geostore.tensors.slots import GroupBy
 from geostore.types import BandRole, TileRow
-from geostore.wrangle import Layer, Mosaic, Radiometry
+from geostore.wrangle import Fetched, Layer, Mosaic, Radiometry, read_ahead
 
 if TYPE_CHECKING:
     from geostore.backends import Backend
@@ -56,6 +56,18 @@ class _Job:
             radiometry=self.radiometry,
             cloud_mask=self.cloud_mask,
         )
+
+    def mosaics(self) -> Iterator[tuple[TileRow, Mosaic, Fetched]]:
+        """Each tile as a mosaic of its own, with its blocks fetched ahead."""
+        items = ((row, self.mosaic([row])) for row in self.rows)
+        ahead = read_ahead(
+            self.backend,
+            items,
+            lambda item: (item[0], item[1].plans(item[0])),
+            cloud_mask=self.cloud_mask,
+        )
+        for (row, mosaic), fetched in ahead:
+            yield row, mosaic, fetched
 
     def report(self, done: int, total: int) -> None:
         if self.progress is not None:
@@ -216,26 +228,27 @@ def _tags(rows: Sequence[TileRow]) -> dict[str, str]:
     return tags
 
 
-def _write_mosaic_cog(
-    job: _Job, rows: Sequence[TileRow], out: Path, *, quiet: bool = False
-) -> None:
+def _write_mosaic_cog(job: _Job, rows: Sequence[TileRow], out: Path) -> None:
     mosaic = job.mosaic(rows)
     total = len(mosaic.cells)
 
     def blocks() -> Iterator[RasterBlock]:
         for done, (window, data, mask) in enumerate(mosaic.blocks(workers=job.workers), start=1):
             yield RasterBlock(row=window.row, column=window.column, data=data, mask=mask)
-            if not quiet:
-                job.report(done, total)
+            job.report(done, total)
 
     write_cog(out, _profile(mosaic, job.radiometry, _tags(rows)), blocks())
 
 
 def _write_tile_cogs(job: _Job, directory: Path) -> list[str]:
     names = []
-    for done, row in enumerate(job.rows, start=1):
+    for done, (row, mosaic, fetched) in enumerate(job.mosaics(), start=1):
         names.append(f"{_stem(row)}.tif")
-        _write_mosaic_cog(job, [row], directory / names[-1], quiet=True)
+        blocks = (
+            RasterBlock(row=window.row, column=window.column, data=data, mask=mask)
+            for window, data, mask in mosaic.blocks(workers=job.workers, fetched=fetched)
+        )
+        write_cog(directory / names[-1], _profile(mosaic, job.radiometry, _tags([row])), blocks)
         job.report(done, len(job.rows))
     return names
 
@@ -283,17 +296,21 @@ def _sidecar(mosaic: Mosaic, rows: Sequence[TileRow], radiometry: Radiometry) ->
 
 def _write_npy(job: _Job, directory: Path, *, mosaic: bool) -> list[str]:
     """`NAME.npy` (bands, height, width), `NAME.mask.npy`, and `NAME.json`, a tile or mosaic."""
-    sets = [("mosaic", job.rows)] if mosaic else [(_stem(row), [row]) for row in job.rows]
+    sets: Iterable[tuple[str, Sequence[TileRow], Mosaic, Fetched | None]] = (
+        [("mosaic", job.rows, job.mosaic(job.rows), None)]
+        if mosaic
+        else ((_stem(row), [row], laid_out, fetched) for row, laid_out, fetched in job.mosaics())
+    )
+    total = 1 if mosaic else len(job.rows)
     names: list[str] = []
-    for done, (stem, rows) in enumerate(sets, start=1):
-        laid_out = job.mosaic(rows)
+    for done, (stem, rows, laid_out, fetched) in enumerate(sets, start=1):
         written = (f"{stem}.npy", f"{stem}.mask.npy", f"{stem}.json")
         data = _open_npy(directory / written[0], laid_out.dtype, laid_out.shape)
         mask = _open_npy(directory / written[1], np.dtype(np.bool_), laid_out.shape)
         for band, layer in zip(data, laid_out.layers, strict=True):
             if layer.fill != 0:
                 band[...] = layer.fill
-        for window, block, valid in laid_out.blocks(workers=job.workers):
+        for window, block, valid in laid_out.blocks(workers=job.workers, fetched=fetched):
             here = np.s_[
                 :,
                 window.row : window.row + window.height,
@@ -306,7 +323,7 @@ def _write_npy(job: _Job, directory: Path, *, mosaic: bool) -> list[str]:
         text = json.dumps(_sidecar(laid_out, rows, job.radiometry), indent=1, allow_nan=False)
         (directory / written[2]).write_text(text + "\n")
         names += written
-        job.report(done, len(sets))
+        job.report(done, total)
     return names
 
 

@@ -29,6 +29,7 @@ __all__ = [
     "EncodedTile",
     "GroupLayout",
     "RowBatch",
+    "TileBlocks",
     "TileDetails",
     "TileKey",
     "TileMeta",
@@ -306,6 +307,26 @@ class TileDetails:
     """Size of the tile file."""
     properties: dict[str, Any]
     """The scene's own metadata; shared with the scene's other tiles, not to be changed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TileBlocks:
+    """Some of a tile's blocks as stored, with what it takes to decode them."""
+
+    key: TileKey
+    indices: tuple[int, ...]
+    """Entries of the tile's block table."""
+    data: tuple[memoryview | None, ...]
+    """One an index; None: a uniform block. The receiver owns the memory."""
+    table: npt.NDArray[np.void]
+    """One entry an index (BLOCK_DTYPE); where a node told them, offsets are 0."""
+
+    def entries(self, wanted: range) -> tuple[tuple[memoryview | None, ...], npt.NDArray[np.void]]:
+        """(data, table) of neighbouring entries of the block table, which were asked for so."""
+        start = self.indices.index(wanted.start)
+        stop = start + len(wanted)
+        assert self.indices[start:stop] == tuple(wanted), "blocks of a band are asked together"
+        return self.data[start:stop], self.table[start:stop]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from affine import Affine
 
 from geostore.errors import InvalidInputError, NotFoundError
 from geostore.types import BandInfo, ResolutionGroup, TileRow
+from geostore.wrangle.fetching import read_ahead
 from geostore.wrangle.lattice import Extent, cell_group, check_resolution
 from geostore.wrangle.radiometry import (
     AS_STORED,
@@ -21,6 +22,7 @@ from geostore.wrangle.radiometry import (
 )
 from geostore.wrangle.reading import (
     BandPlan,
+    Fetched,
     Planes,
     TileArray,
     in_threads,
@@ -164,7 +166,22 @@ class CellReader:
     radiometry: Radiometry = AS_STORED
     cloud_mask: bool = False
 
-    def read(self, rows: Sequence[TileRow], outs: Planes, masks: Planes) -> None:
+    def plans(self, row: TileRow) -> list[BandPlan]:
+        """Where a tile has those of the layers that it has."""
+        found: list[BandPlan] = []
+        for layer in self.layers:
+            if row.schema.find_band(layer.name) is not None:
+                found += plan_bands(row.schema, (layer.name,))
+        return found
+
+    def read(
+        self,
+        rows: Sequence[TileRow],
+        outs: Planes,
+        masks: Planes,
+        *,
+        first: Fetched | None = None,
+    ) -> None:
         """The tiles `rows` (of one cell, in order of precedence) into `outs` and `masks`.
 
         Every pixel of `outs` is written: what no tile has becomes the layer's fill.
@@ -173,8 +190,10 @@ class CellReader:
             rows: at least one tile.
             outs: one (height, width) array a layer, the layer's dtype, any strides.
             masks: one bool array a layer, of the same shape.
+            first: the blocks of the first tile, where they were fetched ahead. The others
+                are read only where it leaves pixels open.
         """
-        self._read_one(rows[0], outs, masks)
+        self._read_one(rows[0], outs, masks, first)
         for row in rows[1:]:
             if all(mask.all() for mask in masks):
                 break
@@ -187,14 +206,15 @@ class CellReader:
                 np.copyto(out, other, where=known)
                 np.logical_or(mask, known, out=mask)
 
-    def _read_one(self, row: TileRow, outs: Planes, masks: Planes) -> None:
-        plans: list[BandPlan] = []
+    def _read_one(
+        self, row: TileRow, outs: Planes, masks: Planes, fetched: Fetched | None = None
+    ) -> None:
+        plans = self.plans(row)
         present: list[int] = []
         for index, layer in enumerate(self.layers):
             if row.schema.find_band(layer.name) is None:
                 masks[index][...] = False
             else:
-                plans += plan_bands(row.schema, (layer.name,))
                 present.append(index)
         if plans:
             read_into(
@@ -206,6 +226,7 @@ class CellReader:
                 radiometry=self.radiometry,
                 cloud_mask=self.cloud_mask,
                 avoid=[self.layers[index].nodata for index in present],
+                fetched=fetched,
             )
         for layer, out, mask in zip(self.layers, outs, masks, strict=True):
             # Without its mask, an array is only right if invalid pixels hold the fill.
@@ -305,28 +326,47 @@ class Mosaic:
         group = self.extent.group
         return Window(place.row, place.column, group.height, group.width)
 
-    def blocks(self, *, workers: int | None = None) -> Iterator[tuple[Window, _Array, _Mask]]:
+    def plans(self, row: TileRow) -> list[BandPlan]:
+        """Which bands of one of its tiles the mosaic reads."""
+        return self._reader.plans(row)
+
+    def blocks(
+        self, *, workers: int | None = None, fetched: Fetched | None = None
+    ) -> Iterator[tuple[Window, _Array, _Mask]]:
         """The cells that have a tile, row by row: (window, data, mask).
 
         `data` is (bands, height, width) of `dtype`, `mask` the same shape. A few cells are
-        held at a time, whatever the mosaic's size.
+        held at a time, whatever the mosaic's size. `fetched`: the blocks of a mosaic's only
+        tile, where they were fetched ahead.
         """
         group = self.extent.group
         shape = (len(self.layers), group.height, group.width)
 
-        def read(geocode: str) -> tuple[Window, _Array, _Mask]:
+        def read(cell: tuple[str, Fetched]) -> tuple[Window, _Array, _Mask]:
+            geocode, first = cell
             mask = np.empty(shape, np.bool_)
             window = self.window(geocode)
             if {layer.dtype for layer in self.layers} == {self.dtype}:
                 data = np.empty(shape, self.dtype)
-                self._reader.read(self._cells[geocode], data, mask)
+                self._reader.read(self._cells[geocode], data, mask, first=first)
                 return window, data, mask
             parts = [np.empty(shape[1:], layer.dtype) for layer in self.layers]
-            self._reader.read(self._cells[geocode], parts, mask)
+            self._reader.read(self._cells[geocode], parts, mask, first=first)
             return window, np.stack(parts, dtype=self.dtype, casting="safe"), mask
 
         order = sorted(self._cells, key=lambda code: _row_then_column(self.window(code)))
-        return in_threads(read, order, workers=workers)
+        cells = self._fetched(order) if fetched is None else [(order[0], fetched)]
+        return in_threads(read, cells, workers=workers)
+
+    def _fetched(self, geocodes: Sequence[str]) -> Iterator[tuple[str, Fetched]]:
+        """Cells with the blocks of their first tiles."""
+        reader = self._reader
+
+        def first_tile(geocode: str) -> tuple[TileRow, list[BandPlan]]:
+            row = self._cells[geocode][0]
+            return row, reader.plans(row)
+
+        return read_ahead(reader.backend, geocodes, first_tile, cloud_mask=reader.cloud_mask)
 
     def read(self, *, workers: int | None = None) -> TileArray:
         """The whole mosaic in memory; `nbytes` says how much that is."""

@@ -23,7 +23,14 @@ from affine import Affine
 from geostore.compute.resample import ResampleMethod, nearest, resample
 from geostore.errors import InvalidInputError, NotFoundError
 from geostore.tiles import decode_into
-from geostore.types import BandInfo, BandRole, ResolutionGroup, TileRow, TileSchema
+from geostore.types import (
+    BandInfo,
+    BandRole,
+    ResolutionGroup,
+    TileBlocks,
+    TileRow,
+    TileSchema,
+)
 from geostore.wrangle.clouds import CloudSource, find_cloud_source
 from geostore.wrangle.lattice import cell_group, cell_transform, check_resolution
 from geostore.wrangle.radiometry import AS_STORED, Radiometry, common_dtype
@@ -34,8 +41,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BandPlan",
+    "Fetched",
     "Planes",
     "TileArray",
+    "blocks_of",
     "in_threads",
     "parse_bands",
     "plan_bands",
@@ -43,6 +52,7 @@ __all__ = [
     "read_tile",
     "target_group",
     "unknown_name",
+    "with_clouds",
 ]
 
 _Array = npt.NDArray[Any]
@@ -211,30 +221,77 @@ def _is_valid_everywhere(table: npt.NDArray[np.void]) -> bool:
     return all(length == 0 and fill == 1 for _, length, fill, _ in table.tolist())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """What is needed of a tile to read some of its bands, before anything is decoded."""
+
+    blocks: TileBlocks
+    clouds: CloudSource | None
+    """What tells its clouds, where they are to be left out and there is any such thing."""
+
+
+def blocks_of(plans: Iterable[BandPlan]) -> list[int]:
+    """The block table's entries of bands: all their data, then all their masks."""
+    wanted: dict[int, None] = {}
+    plans = list(plans)
+    for plan in plans:
+        wanted.update(dict.fromkeys(plan.data_blocks))
+    for plan in plans:
+        wanted.update(dict.fromkeys(plan.mask_blocks))
+    return list(wanted)
+
+
+def with_clouds(
+    row: TileRow, plans: Sequence[BandPlan], clouds: CloudSource | None
+) -> list[BandPlan]:
+    """The bands to fetch: those asked for, and last the one that tells clouds."""
+    if clouds is None:
+        return list(plans)
+    return [*plans, *plan_bands(row.schema, (clouds.band,))]
+
+
+def _fetch(
+    backend: Backend,
+    row: TileRow,
+    plans: Sequence[BandPlan],
+    details: TileDetails | None,
+    *,
+    cloud_mask: bool,
+) -> Fetched:
+    """One tile's blocks, with as few calls as can be."""
+    clouds: CloudSource | None = None
+    if cloud_mask:
+        details = details or backend.details(row.key)
+        clouds = find_cloud_source(row, details, backend.dataset(row.dataset).cloud_rule)
+    indices = blocks_of(with_clouds(row, plans, clouds))
+    if details is None:
+        (blocks,) = backend.read_tiles([(row.key, indices)])
+    else:
+        blocks = TileBlocks(
+            key=row.key,
+            indices=tuple(indices),
+            data=tuple(backend.read_blocks(row.key, indices)),
+            table=details.blocks[indices],
+        )
+    return Fetched(blocks=blocks, clouds=clouds)
+
+
 class _StoredTile:
     """The fetched blocks of one tile: decodes single bands."""
 
-    def __init__(
-        self, backend: Backend, row: TileRow, details: TileDetails, plans: Sequence[BandPlan]
-    ) -> None:
+    def __init__(self, row: TileRow, blocks: TileBlocks) -> None:
         self._schema = row.schema
-        self._table = details.blocks
+        self._blocks = blocks
         self._source = f"tile {row.dataset}/{row.geocode}/{row.scene}"
-        wanted: dict[int, None] = {}
-        for plan in plans:
-            wanted.update(dict.fromkeys(plan.data_blocks))
-        for plan in plans:
-            wanted.update(dict.fromkeys(plan.mask_blocks))
-        indices = list(wanted)
-        self._blocks = dict(zip(indices, backend.read_blocks(row.key, indices), strict=True))
 
     def _decode(self, plan: BandPlan, entries: range, out: _Array, *, mask: bool) -> None:
+        blocks, table = self._blocks.entries(entries)
         decode_into(
             self._schema,
             plan.group_index,
             plan.band_index,
-            [self._blocks[index] for index in entries],
-            self._table[entries.start : entries.stop],
+            blocks,
+            table,
             out,
             mask=mask,
             source=self._source,
@@ -246,7 +303,7 @@ class _StoredTile:
     def valid(self, plan: BandPlan, out: _Mask | None = None) -> _Mask | None:
         """The band's validity as stored, in `out` where given; None where all is valid."""
         entries = plan.mask_blocks
-        if _is_valid_everywhere(self._table[entries.start : entries.stop]):
+        if _is_valid_everywhere(self._blocks.entries(entries)[1]):
             if out is not None:
                 out[...] = True
             return None
@@ -276,6 +333,7 @@ def read_into(
     cloud_mask: bool = False,
     avoid: Sequence[float | None] | None = None,
     details: TileDetails | None = None,
+    fetched: Fetched | None = None,
 ) -> None:
     """Reads bands of one tile into given arrays.
 
@@ -290,24 +348,21 @@ def read_into(
         cloud_mask: make pixels that the dataset calls cloud invalid.
         avoid: see `Radiometry.apply`; one a band.
         details: the tile's, where the caller has them.
+        fetched: the tile's blocks, where they were fetched ahead (`read_ahead`), for the
+            same bands and `cloud_mask`.
 
     Raises:
         CorruptDataError: stored bytes fail their checksum.
         NotFoundError: the tile is gone.
         InvalidInputError: `cloud_mask` where nothing tells clouds.
     """
-    if details is None:
-        details = backend.details(row.key)
-    fetched = list(plans)
+    if fetched is None:
+        fetched = _fetch(backend, row, plans, details, cloud_mask=cloud_mask)
+    tile = _StoredTile(row, fetched.blocks)
     clouds: _Mask | None = None
-    source: CloudSource | None = None
-    if cloud_mask:
-        source = find_cloud_source(row, details, backend.dataset(row.dataset).cloud_rule)
-        if source is not None:
-            fetched += plan_bands(row.schema, (source.band,))
-    tile = _StoredTile(backend, row, details, fetched)
-    if source is not None:
-        clouds = nearest(_find_clouds(tile, source, fetched[-1]), outs[0].shape)
+    if fetched.clouds is not None:
+        layer = with_clouds(row, (), fetched.clouds)[0]
+        clouds = nearest(_find_clouds(tile, fetched.clouds, layer), outs[0].shape)
     for index, (plan, out, mask) in enumerate(zip(plans, outs, masks, strict=True)):
         if out.shape == plan.shape and out.dtype == plan.info.dtype:
             tile.data(plan, out)
@@ -354,8 +409,10 @@ def read_tile(
     reflectance: bool = False,
     out: _Array | None = None,
     details: TileDetails | None = None,
+    fetched: Fetched | None = None,
 ) -> TileArray:
-    """Pixels of one tile; what `Tile.read` does. `details`: the tile's, where they are known.
+    """Pixels of one tile; what `Tile.read` does. `details`: the tile's, where they are known;
+    `fetched`: its blocks.
 
     Bands of another group than the answer's: coarser ones are repeated; finer ones are
     averaged over their valid pixels, except class and quality bands, which are always the
@@ -387,6 +444,7 @@ def read_tile(
         radiometry=radiometry,
         cloud_mask=cloud_mask,
         details=details,
+        fetched=fetched,
     )
     return TileArray(
         data=out,

@@ -35,6 +35,7 @@ from geostore.errors import (
 from geostore.query import Cursor, Query
 from geostore.ring import Ring, RingNode, found_ring, placement_key, slot_of, with_node_joined
 from geostore.rpc.row_arrow import batch_from_rows
+from geostore.rpc.streams import StoredBlock
 from geostore.types import TileKey
 
 small = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "small_store.py")))
@@ -442,7 +443,7 @@ def test_a_tile_is_read_from_another_replica(error: GeostoreError) -> None:
     first, second = ring.replicas_of(slot_of(placement_key(key.geocode, A.placement)))
     cluster.answer("list_datasets", lambda: [A])
     cluster.answer("tile_details", lambda keys: ["details"])
-    cluster.answer("read_blocks", lambda w: iter([SimpleNamespace(data=b"x")]), second.address)
+    cluster.answer("read_blocks", give_block, second.address)
     cluster.answer("read_blocks", fails(error), first.address)
     backend = cluster.open()
     details: Any = backend.details(key)
@@ -452,6 +453,10 @@ def test_a_tile_is_read_from_another_replica(error: GeostoreError) -> None:
     cluster.answer("read_blocks", fails(NotFoundError("no tile")), second.address)
     with pytest.raises(type(error)):
         backend.read_blocks(key, [0])
+
+
+def give_block(wanted: Any) -> Iterator[StoredBlock]:
+    yield StoredBlock(tile=0, index=0, fill=0, checksum=1, data=b"x")
 
 
 def test_tiles_of_an_unknown_dataset_are_not_found() -> None:
