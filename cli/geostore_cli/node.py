@@ -90,8 +90,9 @@ def node(
     geostore node --data b --listen 127.0.0.1:7441 --join 127.0.0.1:7440
     """
     from geostore.api.serve import run_node
+    from geostore_cli.node_log import node_log_handler
 
-    session.start_logging()
+    session.start_logging(node_log_handler())
     run_node(
         data,
         listen,

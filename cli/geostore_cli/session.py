@@ -104,12 +104,12 @@ class Session:
         if not self.quiet:
             message(text)
 
-    def start_logging(self) -> None:
-        """Sends geostore's log (and with -vv everybody's) to stderr."""
+    def start_logging(self, handler: logging.Handler | None = None) -> None:
+        """Sends geostore's log (and with -vv everybody's) to stderr, or where `handler` does."""
         self.stop_logging()
         levels = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG}
         logger = logging.getLogger("geostore" if self.verbosity < 2 else None)
-        handler = _Messages()
+        handler = handler or _Messages()
         before = logger.level, logger.propagate
         logger.addHandler(handler)
         logger.setLevel(levels[max(-1, min(self.verbosity, 2))])

@@ -275,6 +275,9 @@ class StopSignals:
     def while_running(self, work: Callable[[], T], on_signal: Callable[[], None]) -> T:
         """What `work` returns or raises; it runs in a thread of its own, and each signal until
         its end calls `on_signal` in this one, which is to make the end come soon.
+
+        Where the system gives no more threads `work` runs here: a node without memory is to
+        drain all the same, if without hearing a second signal.
         """
         future: Future[T] = Future()
 
@@ -287,7 +290,11 @@ class StopSignals:
                 self._happened.put("")
 
         thread = threading.Thread(target=run, name="geostore-work")
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:
+            _log.warning("thread=%s was not started: %s", thread.name, error)
+            return work()
         while name := self._next():
             self.seen = name
             on_signal()

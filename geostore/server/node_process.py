@@ -34,7 +34,6 @@ from geostore.rpc.client import NodeClient
 from geostore.rpc.transport import PLAINTEXT, Channels, Security, TlsFiles, server_credentials
 from geostore.server.lifecycle import NodeServer, ServerState, StopSignals, run_until_signal
 from geostore.server.limits import CallClass
-from geostore.server.metrics_page import MetricsPage
 from geostore.server.ring_file import RingFile
 from geostore.server.ring_keeper import RingKeeper
 from geostore.server.ring_peers import RING_CALL_S, RingPeers
@@ -57,6 +56,9 @@ _JOIN_CALL_S = 15.0
 _RETRY_S = 0.25
 _RETRY_MAX_S = 4.0
 GRACE_S = 30.0
+THREAD_STACK_BYTES = 2 << 20
+"""Of up to some 80 threads. The system's own default is mostly 8 MiB, which counts in full
+where the memory that a process may allocate is limited."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +144,7 @@ def run_node(
         metrics_port=metrics_port,
     )
     with StopSignals() as signals, ExitStack() as opened:
+        opened.callback(threading.stack_size, threading.stack_size(THREAD_STACK_BYTES))
         start = _Start(options, opened)
         try:
             signals.while_running(start.run, start.stop)
@@ -192,6 +195,8 @@ class _Start:
         opened.callback(keeper.stop)
         opened.callback(server.drain, 0.0)  # before what its calls stand on is closed
         if options.metrics_port is not None:
+            from geostore.server.metrics_page import MetricsPage  # 3.5 MB that few nodes need
+
             listen = HostPort("127.0.0.1", options.metrics_port)
             page = opened.enter_context(MetricsPage(listen, refresh=partial(_gauge, member)))
             _log.info("metrics=http://%s/metrics", page.address)
