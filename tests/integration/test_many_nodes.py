@@ -78,7 +78,9 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Many]:
     bounded = f'ulimit -d {DATA_KIB_MAX} && exec "$@"'
     node = (sys.executable, "-m", "geostore_cli", "node")
     folder = tmp_path_factory.mktemp("many")
-    cluster = LocalCluster(folder, command=("/bin/sh", "-c", bounded, "sh", *node), start_timeout_s=300)
+    cluster = LocalCluster(
+        folder, command=("/bin/sh", "-c", bounded, "sh", *node), start_timeout_s=300
+    )
     channels = Channels()
     try:
         with measured(f"{NODES} nodes serve"):
