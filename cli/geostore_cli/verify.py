@@ -47,8 +47,8 @@ def verify(session: Session, *, rebuild: bool, output_format: str | None) -> Non
         click.echo(json_text(value))
     elif report.problems or chosen == "csv":
         of_nodes = any(problem.node is not None for problem in report.problems)
-        columns = (Column("kind"), Column("path"), Column("message", long=True))
-        columns = (Column("node"), *columns) if of_nodes else columns
+        columns: tuple[Column, ...] = (Column("node"),) if of_nodes else ()
+        columns += (Column("kind"), Column("path"), Column("message", long=True))
         fields = tuple(column.name for column in columns)
         write_listing(value["problems"], chosen, fields=fields, columns=columns)
     read = f"{report.tiles:,} tile{'' if report.tiles == 1 else 's'}, {bytes_text(report.bytes)}"

@@ -391,6 +391,10 @@ class LmdbCatalog(Catalog):
         change = RecordChange(name, expected_revision, value)
         return self._environment.write(lambda txn, db: operations.change_record(txn, db, change))
 
+    def record_restore(self, name: str, record: Record) -> None:
+        self._check_writable()
+        self._environment.write(lambda txn, db: operations.restore_record(txn, db, name, record))
+
     def record_names(self, prefix: str = "") -> list[str]:
         with self._read() as (txn, db):
             return operations.record_names(txn, db, prefix)

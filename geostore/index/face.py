@@ -170,6 +170,15 @@ class Catalog(Protocol):
             ConflictError: the record is at another revision.
         """
 
+    def record_restore(self, name: str, record: Record) -> None:
+        """Writes a record that is not there, at the revision that it had elsewhere.
+
+        For a catalog that takes another one's place: whoever remembers revisions goes on.
+
+        Raises:
+            ConflictError: there is a record of that name.
+        """
+
     def record_names(self, prefix: str = "") -> list[str]:
         """Names of records that begin with `prefix`, sorted."""
 

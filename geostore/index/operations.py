@@ -138,10 +138,21 @@ def change_record(txn: Transaction[bytes], db: Databases, change: RecordChange) 
     if change.value is None:
         txn.delete(_record_key(change.name), db=db["records"])
         return 0
-    name = change.name.encode("utf-8", "surrogatepass")
-    header = _RECORD_HEADER.pack(revision + 1, len(name))
-    txn.put(_record_key(change.name), header + name + change.value, db=db["records"])
+    _put_record(txn, db, change.name, Record(change.value, revision + 1))
     return revision + 1
+
+
+def restore_record(txn: Transaction[bytes], db: Databases, name: str, record: Record) -> None:
+    """A record that is not there, at a revision of its own. Raises ConflictError: it is."""
+    if read_record(txn, db, name) is not None:
+        raise ConflictError(f"record {name!r}: it is there; only what is missing is restored")
+    _put_record(txn, db, name, record)
+
+
+def _put_record(txn: Transaction[bytes], db: Databases, name: str, record: Record) -> None:
+    text = name.encode("utf-8", "surrogatepass")
+    header = _RECORD_HEADER.pack(record.revision, len(text))
+    txn.put(_record_key(name), header + text + record.value, db=db["records"])
 
 
 # ---------------------------------------------------------------- groups and schemas

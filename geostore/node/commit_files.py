@@ -4,6 +4,9 @@ A tile file knows its scene but not whether the scene is whole. Were the catalog
 of a half-written scene could not be told from those of a committed one. So each commit also
 leaves its record as a small checksummed file, written before any of its rows is seen, and a
 rebuild shows exactly what was committed.
+
+In a ring each node writes down the cells that it holds itself, its share of the scene; and
+the home of the scene's record keeps, in a file apart, what it decided about all of them.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from geostore.node.directory import StoreDirectory
 from geostore.node.disk import Disk
 from geostore.types import SceneRecord
 
-__all__ = ["read_commit_file", "write_commit_file"]
+__all__ = ["read_commit_file", "write_commit_file", "write_home_file"]
 
 
 def write_commit_file(directory: StoreDirectory, disk: Disk, record: SceneRecord) -> None:
@@ -25,9 +28,18 @@ def write_commit_file(directory: StoreDirectory, disk: Disk, record: SceneRecord
 
     The file: a line with the SHA-256 of the rest, hex; the record as JSON.
     """
+    path = directory.commit_file(record.dataset_id, record.scene)
+    _write(directory, disk, path, record)
+
+
+def write_home_file(directory: StoreDirectory, disk: Disk, record: SceneRecord) -> None:
+    """As `write_commit_file`, for what a scene's home in a ring decided."""
+    _write(directory, disk, directory.home_file(record.dataset_id, record.scene), record)
+
+
+def _write(directory: StoreDirectory, disk: Disk, path: Path, record: SceneRecord) -> None:
     body = json.dumps(record.to_json(), sort_keys=True).encode()
     data = hashlib.sha256(body).hexdigest().encode() + b"\n" + body
-    path = directory.commit_file(record.dataset_id, record.scene)
     with disk.translated(f"writing {path}"):
         changed = disk.make_directories(path.parent, directory.root)
         disk.replace_file(path, data, directory.tmp / path.name, "commit")

@@ -1,10 +1,12 @@
 """A store's directory: what lies where, and how to tell a store from anything else.
 
 DIR/geostore.json   magic, format version, store id, when it was made
+DIR/ring.json       of a cluster's node: its id and the ring
 DIR/lock            held (flock) by the one writer
 DIR/catalog/        the catalog: rows, block tables, records
 DIR/tiles/          <dataset id>/<slot, 3 hex digits>/<geocode>.<16 hex digits>.zarr.zip
 DIR/commits/        <dataset id>/<16 hex digits>.json: which cells a committed scene has
+                    (of a ring's node: has here), and .home.json: what its home decided
 DIR/tmp/            files being written; on the same file system, so that a rename is atomic
 DIR/quarantine/     damaged or unaccountable files that a rebuild moved aside
 """
@@ -24,11 +26,12 @@ from geostore.node.disk import Disk
 from geostore.ring import placement_key, slot_of
 from geostore.types import TileKey
 
-__all__ = ["FORMAT_VERSION", "StoreDirectory", "StoreIdentity"]
+__all__ = ["FORMAT_VERSION", "HOME_SUFFIX", "StoreDirectory", "StoreIdentity"]
 
 MAGIC: Final = "geostore store"
 FORMAT_VERSION: Final = 1
 TILE_SUFFIX: Final = ".zarr.zip"
+HOME_SUFFIX: Final = ".home.json"
 ENTRIES: Final = frozenset({"lock", "catalog", "tiles", "commits", "tmp", "quarantine"})
 
 
@@ -53,6 +56,8 @@ class StoreDirectory:
         self.root = root
         self.identity_file = root / "geostore.json"
         self.lock_file = root / "lock"
+        self.ring_file = root / "ring.json"
+        """Of a node of a cluster: its id and ring (see `geostore.server.ring_file`)."""
         self.catalog = root / "catalog"
         self.tiles = root / "tiles"
         self.commits = root / "commits"
@@ -76,6 +81,14 @@ class StoreDirectory:
 
     def commit_file(self, dataset_id: str, scene: str) -> Path:
         return self.commits / dataset_id / f"{_digest(scene)}.json"
+
+    def home_file(self, dataset_id: str, scene: str) -> Path:
+        """What this node, the home of the scene's record in a ring, decided."""
+        return self.commits / dataset_id / f"{_digest(scene)}{HOME_SUFFIX}"
+
+    def is_member(self) -> bool:
+        """Whether this is the part of a store that one node of a ring keeps."""
+        return self.ring_file.exists()
 
     def state(self) -> str:
         """`store`, `new` (missing, empty, or a creation that was cut short), or `other`."""

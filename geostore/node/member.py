@@ -22,12 +22,14 @@ from typing import Any, Final
 from geostore.config import installed_version
 from geostore.errors import ConflictError, GeostoreError, NotFoundError, UnavailableError
 from geostore.node import scene_states as states
+from geostore.node.commit_files import write_home_file
 from geostore.node.coordinator import Coordinator
 from geostore.node.leases import LEASE_S
 from geostore.node.node import Node
 from geostore.node.peer import Peer, Peers
 from geostore.node.records import (
     DATASET_PREFIX,
+    LOST_DATASETS,
     dataset_of_scene_record,
     dataset_record_name,
     scene_record_name,
@@ -59,6 +61,7 @@ __all__ = ["Member"]
 _log = logging.getLogger(__name__)
 
 THREADS_MAX: Final = 32
+RETRY_S: Final = 1.0
 
 
 class Member:
@@ -101,7 +104,9 @@ class Member:
             clock_s=clock_s,
             lease_s=lease_s,
             step=node.disk.step,
+            remember=partial(write_home_file, node.directory, node.disk),
         )
+        self._has_lost_datasets = node.catalog.record_get(LOST_DATASETS) is not None
         self._name_rows()
 
     def close(self) -> None:
@@ -324,10 +329,12 @@ class Member:
         batch_rows: int = 4096,
     ) -> Iterator[RowBatch]:
         """All matching rows of the store, in order; see `Coordinator.query`."""
+        self._require_datasets()
         return self._coordinator.query(call, query, explain, after, batch_rows)
 
     def count(self, call: CallContext, query: Query) -> int:
         """How many tiles of the store match."""
+        self._require_datasets()
         return self._coordinator.count(call, query)
 
     def cluster_status(self, call: CallContext) -> list[NodeStatus]:
@@ -390,15 +397,18 @@ class Member:
     def list_datasets(self, call: CallContext) -> list[DatasetDefinition]:
         """All datasets, by name."""
         call.check("listing datasets")
+        self._require_datasets()
         return self.node.datasets()
 
     def get_dataset(self, call: CallContext, name: str) -> DatasetDefinition:
         """Raises NotFoundError, which names the known ones."""
         call.check("reading a dataset")
+        self._require_datasets()
         return self.node.dataset(name)
 
     def create_dataset(self, call: CallContext, definition: DatasetDefinition) -> None:
         """See `Backend.create_dataset`. All nodes know it when this returns."""
+        self._require_datasets()
         self._require_home(dataset_record_name(definition.name), f"dataset {definition.name!r}")
         with self.node.writing():
             known = [each for each in self.node.datasets() if each == definition]
@@ -602,8 +612,51 @@ class Member:
 
     def settle(self, call: CallContext) -> list[str]:
         """Goes on with all that is open at its homes here; the names of what still is."""
+        if self._has_lost_datasets and not self._learn_lost_datasets(call):
+            return [LOST_DATASETS]
         still_open = self._settle_datasets(call)
         return still_open + self._keeper.settle_all(call)
+
+    def _require_datasets(self) -> None:
+        if self._has_lost_datasets:
+            raise UnavailableError(
+                "this node's catalog was made anew, and no other node has told it yet which"
+                " datasets there are: it answers for itself alone",
+                retry_after_s=RETRY_S,
+            )
+
+    def _learn_lost_datasets(self, call: CallContext) -> bool:
+        """Takes over any other node's list: every node has every dataset that was acknowledged.
+
+        Whether one told it. A ring of one has nobody to ask, and what its files tell is all.
+        """
+        others = [node for node in self._ring.nodes if node.id != self.own_id]
+        for node in others:
+            ask = getattr(self._peers.peer(node.id), "list_datasets", None)
+            if ask is None:
+                continue
+            try:
+                found: list[DatasetDefinition] = ask(call)
+            except GeostoreError as error:
+                _log.warning("node=%s did not tell its datasets: %s", node.name, error)
+                continue
+            self._take_datasets(found)
+            return True
+        if not others:
+            self._take_datasets([])
+        return not others
+
+    def _take_datasets(self, found: Sequence[DatasetDefinition]) -> None:
+        with self.node.writing():
+            for definition in found:
+                try:
+                    self.node.known_datasets.learn(definition)
+                except ConflictError as error:  # deleted here, which that node hears yet
+                    _log.warning("dataset=%r is not taken over: %s", definition.name, error)
+            record = self.node.catalog.record_get(LOST_DATASETS)
+            if record is not None:
+                self.node.catalog.record_compare_and_set(LOST_DATASETS, record.revision, None)
+            self._has_lost_datasets = False
 
     def _settle_datasets(self, call: CallContext) -> list[str]:
         still_open = []

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, Self
 
 from geostore.errors import (
+    ConflictError,
     CorruptDataError,
     InvalidInputError,
     NotFoundError,
@@ -248,6 +249,12 @@ class Node:
                     raise
 
     def _become_writer(self) -> None:
+        if self.directory.is_member() and not self._is_member:
+            # Settling alone would clear what other nodes count on.
+            raise ConflictError(
+                f"store {self.directory.root} is what one node of a cluster keeps of a store: it"
+                " is written through the cluster (geostore://host:port), and read here"
+            )
         # Held from here on: what settling calls asks for the writer too.
         lock = self._lock = WriterLock(self.directory.lock_file)
         try:
@@ -468,7 +475,15 @@ class Node:
 
     def verify(self, progress: Progress | None = None) -> VerifyReport:
         """Reads and checks every file, row and record; changes nothing."""
-        return verify_store(self._follow(), self.directory, self._datasets, progress)
+        is_member = self._is_member or self.directory.is_member()
+        return verify_store(
+            self._follow(),
+            self.directory,
+            self._datasets,
+            progress,
+            writing=self.writing if is_member and self.is_writer else None,
+            is_member=is_member,
+        )
 
     def rebuild(self, progress: Progress | None = None) -> VerifyReport:
         """Makes the catalog anew from the files (see `geostore.node.rebuilding`).
@@ -479,7 +494,9 @@ class Node:
             self._catalog.close()
             self._files.forget_handles()
             try:
-                return rebuild_catalog(self.directory, self.disk, progress)
+                return rebuild_catalog(
+                    self.directory, self.disk, progress, is_member=self._is_member
+                )
             finally:
                 self._open_catalog()
 

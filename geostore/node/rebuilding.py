@@ -34,14 +34,14 @@ from geostore.tiles import TileFile
 from geostore.types import DatasetDefinition, SceneRecord, SceneState, TileKey, TileMeta
 from geostore.types.report import Problem, ProblemKind, Progress, VerifyReport
 
-__all__ = ["rebuild_catalog"]
+__all__ = ["Known", "Rebuild", "SceneName", "read_entry", "rebuild_catalog"]
 
 SceneName = tuple[str, str]
 """Dataset id and scene."""
 
 
 @dataclass(slots=True)
-class _Known:
+class Known:
     """What the store remembers beside its tile files."""
 
     definitions: dict[str, DatasetDefinition] = field(default_factory=dict)
@@ -70,12 +70,14 @@ def _decided(record: SceneRecord) -> SceneRecord | None:
     )
 
 
-class _Rebuild:
+class Rebuild:
+    """One rebuild of a store of one node; a ring's node has one of its own."""
+
     def __init__(self, directory: StoreDirectory, disk: Disk, progress: Progress | None) -> None:
         self._directory = directory
         self._disk = disk
         self._progress = progress
-        self._known = _Known()
+        self._known = Known()
         self._problems: list[Problem] = []
         self._present: dict[SceneName, list[tuple[str, int]]] = {}
         self._tiles = 0
@@ -90,7 +92,7 @@ class _Rebuild:
         self._disk.clear_matching(self._directory.tmp, "catalog.*", "rebuild")
         catalog = open_catalog(building, writable=True)
         try:
-            catalog.rebuild(self._entries(paths))
+            catalog.rebuild(self._entries(paths), self._staged_entries())
             self._write_records(catalog)
         finally:
             catalog.close()
@@ -111,7 +113,7 @@ class _Rebuild:
         if not self._directory.catalog.exists():
             self._add(ProblemKind.CATALOG, self._directory.catalog, "missing")
             return
-        known = _Known()
+        known = Known()
         try:
             old = open_catalog(self._directory.catalog, writable=False)
             try:
@@ -124,7 +126,7 @@ class _Rebuild:
         self._known = known
 
     @staticmethod
-    def _read_records(old: Catalog, known: _Known) -> None:
+    def _read_records(old: Catalog, known: Known) -> None:
         for name in old.record_names():
             record = old.record_get(name)
             if record is None:
@@ -219,35 +221,57 @@ class _Rebuild:
             if self._progress is not None:
                 self._progress(number, len(paths))
 
+    def _staged_entries(self) -> Iterator[CatalogEntry]:
+        """What stays staged: nothing, where nobody but this store's writer could go on with it."""
+        return iter(())
+
     def _read_tile(self, path: Path) -> CatalogEntry | None:
         if not path.name.endswith(".zarr.zip") or path.is_symlink():
             self._set_aside(path, ProblemKind.ORPHAN, "not a tile file")
             return None
-        with TileFile.open(path) as tile:
-            tile.verify()
-            entry = CatalogEntry(
-                meta=tile.meta, checksum=tile.checksum(), bytes=tile.size, blocks=tile.blocks
-            )
+        entry = read_entry(path)
         self._bytes += entry.bytes
         key = entry.meta.key
+        if self._stays_staged(path, key):
+            return None
         reason = self._why_not(path, key)
         if reason is not None:
             self._set_aside(path, ProblemKind.ORPHAN, reason)
             return None
         self._present.setdefault((key.dataset_id, key.scene), []).append((key.geocode, entry.bytes))
         self._tiles += 1
-        definition = self._known.definitions[key.dataset_id]
+        return self._named(entry)
+
+    def _named(self, entry: CatalogEntry) -> CatalogEntry:
+        """The entry with its dataset's name as it is now."""
+        definition = self._known.definitions[entry.meta.key.dataset_id]
         if entry.meta.dataset != definition.name:
             entry = replace(entry, meta=replace(entry.meta, dataset=definition.name))
         return entry
+
+    def _stays_staged(self, path: Path, key: TileKey) -> bool:  # noqa: ARG002 - see `_staged_entries`
+        """Notes a sound tile file that is to stay staged."""
+        return False
+
+    def _is_in_place(self, path: Path, key: TileKey) -> bool:
+        """Whether a tile of a known dataset lies where it belongs."""
+        definition = self._known.definitions.get(key.dataset_id)
+        return (
+            definition is not None
+            and definition.placement is not None
+            and self._directory.tile_file(key, definition.placement) == path
+        )
 
     def _why_not(self, path: Path, key: TileKey) -> str | None:
         """Why a sound tile file is not shown; None where it is."""
         definition = self._known.definitions.get(key.dataset_id)
         if definition is None or definition.placement is None:
             return "its dataset was deleted or is not known"
-        if self._directory.tile_file(key, definition.placement) != path:
+        if not self._is_in_place(path, key):
             return f"the file of tile {key} lies in a wrong place"
+        return self._why_not_shown(key)
+
+    def _why_not_shown(self, key: TileKey) -> str | None:
         scene = self._known.scenes.get((key.dataset_id, key.scene))
         if scene is None:
             return f"scene {key.scene!r} was never committed"
@@ -312,17 +336,35 @@ class _Rebuild:
             disk.clear_matching(directory.tmp, "catalog.*", "swap")
 
 
+def read_entry(path: Path) -> CatalogEntry:
+    """A tile file's, every byte of it checked. Raises CorruptDataError, StoreFormatError."""
+    with TileFile.open(path) as tile:
+        tile.verify()
+        return CatalogEntry(
+            meta=tile.meta, checksum=tile.checksum(), bytes=tile.size, blocks=tile.blocks
+        )
+
+
 def rebuild_catalog(
-    directory: StoreDirectory, disk: Disk, progress: Progress | None = None
+    directory: StoreDirectory,
+    disk: Disk,
+    progress: Progress | None = None,
+    *,
+    is_member: bool = False,
 ) -> VerifyReport:
     """Replaces the catalog of a store whose writer lock the caller holds.
+
+    `is_member`: it is one of a ring's; told by the directory too, once it has a ring.
 
     The report lists what was found wrong; all of it has been set right or set aside. Run
     again after a crash on the way, it does the same.
     """
+    from geostore.node.member_rebuilding import MemberRebuild
+
+    make = MemberRebuild if is_member or directory.is_member() else Rebuild
     with disk.translated(f"rebuilding the catalog of {directory.root}"):
         for path in (directory.tiles, directory.tmp):
             path.mkdir(exist_ok=True)
-        report = _Rebuild(directory, disk, progress).run()
+        report = make(directory, disk, progress).run()
         directory.commits.mkdir(exist_ok=True)
     return report

@@ -23,6 +23,7 @@ from geostore.types import DatasetDefinition, SceneRecord, validate_name
 __all__ = [
     "COPY_PREFIX",
     "DATASET_PREFIX",
+    "LOST_DATASETS",
     "MARK_PREFIX",
     "SCENE_PREFIX",
     "TOMBSTONE_PREFIX",
@@ -49,6 +50,9 @@ MARK_PREFIX: Final = "attempt/"
 """Of this node alone: the newest attempt at each scene it ever held tiles of."""
 COPY_PREFIX: Final = "copy/"
 """Before the name of a record whose home is another node."""
+
+LOST_DATASETS: Final = "lost/datasets"
+"""Says that this node's catalog was lost: other nodes may know of datasets that it does not."""
 
 SCENE_BYTES_MAX: Final = 320
 """Longest scene id in UTF-8; a file name (255) with a content hash and a time step fits, and

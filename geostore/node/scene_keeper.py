@@ -39,13 +39,18 @@ LOCK_WAIT_S: Final = 10.0
 Answer = TypeVar("Answer")
 
 
+def _forget(_record: SceneRecord) -> None:
+    pass
+
+
 class SceneKeeper:
     """The home of the scene records whose slot's first replica this node is.
 
     Calls may come from any thread; two on one scene wait for each other. `placement` gives a
     dataset id's placement length. `writing` is the node's writer: held around each change of
     a record, never while other nodes are asked. `step` is called before and after each change
-    (see `geostore.node.disk`).
+    (see `geostore.node.disk`), `remember` with each decision: to be kept outside the catalog,
+    for the day when that is lost.
     """
 
     def __init__(
@@ -60,6 +65,7 @@ class SceneKeeper:
         clock_s: Callable[[], float] = time.monotonic,
         lease_s: float = LEASE_S,
         step: StepHook = no_step,
+        remember: Callable[[SceneRecord], None] = _forget,
     ) -> None:
         self._own_id = own_id
         self._catalog = catalog
@@ -69,6 +75,7 @@ class SceneKeeper:
         self._peers = peers
         self._clock_s = clock_s
         self._step = step
+        self._remember = remember
         self._leases = Leases(clock_s(), lease_s)
         self._copied: dict[str, int] = {}
         self._locks: dict[str, tuple[threading.Lock, int]] = {}
@@ -287,6 +294,8 @@ class SceneKeeper:
             self._step(f"record.{record.state}")
             revision = self._catalog.record_compare_and_set(name, effect.expected_revision, value)
             self._step(f"record.{record.state}.saved")
+            if record.state in (SceneState.COMMITTED, SceneState.ABORTED):
+                self._remember(record)
         return revision
 
     def _replicate(self, call: CallContext, effect: home.Replicate) -> int:

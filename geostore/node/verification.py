@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,7 +19,10 @@ from geostore.tiles import TileFile
 from geostore.types import SceneRecord, SceneState, TileKey
 from geostore.types.report import Problem, ProblemKind, Progress, VerifyReport
 
-__all__ = ["verify_store", "walk_files"]
+__all__ = ["Verification", "Writing", "verify_store", "walk_files"]
+
+Writing = Callable[[], AbstractContextManager[None]]
+"""Holds off the node's writer."""
 
 CHUNK_TILES: Final = 256
 READ_THREADS: Final = 4
@@ -71,11 +75,20 @@ def _check_file(key: TileKey, path: Path, checksum: str) -> _Checked:
     return _Checked(key, size, Problem(kind=ProblemKind.CORRUPT, path=str(path), message=message))
 
 
-class _Verification:
-    def __init__(self, catalog: Catalog, directory: StoreDirectory, datasets: Datasets) -> None:
+class Verification:
+    """One check of a store of one node; a ring's node has one of its own."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        directory: StoreDirectory,
+        datasets: Datasets,
+        writing: Writing | None = None,
+    ) -> None:
         self._catalog = catalog
         self._directory = directory
         self._datasets = datasets
+        self._writing: Writing = writing or nullcontext
         self._problems: list[Problem] = []
 
     def run(self, progress: Progress | None) -> VerifyReport:
@@ -104,6 +117,14 @@ class _Verification:
 
     def _add(self, kind: ProblemKind, where: Path | str, message: str) -> None:
         self._problems.append(Problem(kind=kind, path=str(where), message=message))
+
+    def _add_lost(self, record: SceneRecord) -> None:
+        for cell in record.lost_cells:
+            self._add(
+                ProblemKind.MISSING,
+                f"{record.scene}/{cell}",
+                "its file was damaged and set aside; ingest the scene again to restore it",
+            )
 
     def _known_keys(self, keys: Sequence[TileKey]) -> list[TileKey]:
         """The keys whose dataset is known; names the datasets that are not."""
@@ -162,27 +183,34 @@ class _Verification:
     def _find_orphans(self, records: Sequence[SceneRecord]) -> None:
         accounted = self._accounted_paths(records)
         orphans = [path for path in walk_files(self._directory.tiles) if path not in accounted]
-        if orphans:  # or a writer beside us put them since the rows were read
+        if not orphans:
+            return
+        with self._writing():  # or a writer put them since the rows were read
             self._catalog.refresh()
             accounted = self._accounted_paths(self._scene_records())
+            orphans = [path for path in orphans if path not in accounted and path.exists()]
         for path in orphans:
-            if path not in accounted and path.exists():
+            if not self._will_be_removed(path):
                 self._add(ProblemKind.ORPHAN, path, "no tile of the catalog lies here")
 
-    def _compare_records(self, records: Sequence[SceneRecord]) -> None:
+    def _will_be_removed(self, path: Path) -> bool:  # noqa: ARG002 - for a ring's node
+        """Whether a file that nothing accounts for is known to go by itself."""
+        return False
+
+    def _rows(self) -> dict[tuple[str, str, str], set[str]]:
+        """Published cells by dataset id, scene and version."""
         rows: dict[tuple[str, str, str], set[str]] = {}
         for key in self._catalog.keys():  # noqa: SIM118  # a catalog is no mapping
             rows.setdefault((key.dataset_id, key.scene, key.version), set()).add(key.geocode)
+        return rows
+
+    def _compare_records(self, records: Sequence[SceneRecord]) -> None:
+        rows = self._rows()
         for record in records:
             if record.version is None:
                 continue
             found = rows.pop((record.dataset_id, record.scene, record.version), set())
-            for cell in record.lost_cells:
-                self._add(
-                    ProblemKind.MISSING,
-                    f"{record.scene}/{cell}",
-                    "its file was damaged and set aside; ingest the scene again to restore it",
-                )
+            self._add_lost(record)
             in_flux = not is_settled(record) and record.state is not SceneState.STAGING
             if found != set(record.cells) and not in_flux:
                 self._add(
@@ -205,10 +233,17 @@ def verify_store(
     directory: StoreDirectory,
     datasets: Datasets,
     progress: Progress | None = None,
+    *,
+    writing: Writing | None = None,
+    is_member: bool = False,
 ) -> VerifyReport:
     """Reads every tile file whole and compares files, rows and records.
 
     Writes nothing, and may run while another process writes: what that one changes meanwhile
-    is looked at again before it is called a problem.
+    is looked at again before it is called a problem. `writing` holds this process's own
+    writer off for that. `is_member`: it is one of a ring's.
     """
-    return _Verification(catalog, directory, datasets).run(progress)
+    from geostore.node.member_verification import MemberVerification
+
+    make = MemberVerification if is_member else Verification
+    return make(catalog, directory, datasets, writing).run(progress)
