@@ -22,8 +22,8 @@ from geostore.types import BLOCK_DTYPE, CallContext, TileBlocks
 
 if TYPE_CHECKING:
     from geostore.ring import RingNode
+    from geostore.rpc.block_streams import StoredBlock
     from geostore.rpc.client import BlockStream, NodeClient
-    from geostore.rpc.streams import StoredBlock
     from geostore.types import TileDetails, TileKey
 
 __all__ = ["ClusterTiles"]

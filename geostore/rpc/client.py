@@ -12,10 +12,11 @@ from geostore.errors import CorruptDataError, InvalidInputError, UnavailableErro
 from geostore.query import Cursor, Explain, LeafQuery, Query
 from geostore.ring import Ring
 from geostore.rpc import messages as wire
+from geostore.rpc.block_streams import READ_BLOCKS, StoredBlock, wanted_blocks
 from geostore.rpc.errors import raising_for
 from geostore.rpc.reports import read_verification
 from geostore.rpc.row_batches import STREAM_ROWS, BatchDecoder
-from geostore.rpc.streams import StoredBlock, tile_messages, wanted_blocks
+from geostore.rpc.streams import tile_messages
 from geostore.rpc.v1 import (
     common_pb2,
     node_pb2,
@@ -69,6 +70,10 @@ class NodeClient:
         self._store: Any = store_pb2_grpc.StoreServiceStub(channel)
         self._node: Any = node_pb2_grpc.NodeServiceStub(channel)
         self._ring: Any = ring_pb2_grpc.RingServiceStub(channel)
+        # Not the stub's: its answers are taken apart without a copy (rpc.block_streams).
+        self._read_blocks: Any = channel.unary_stream(
+            READ_BLOCKS, request_serializer=node_pb2.ReadBlocksRequest.SerializeToString
+        )
 
     # ------------------------------------------------------------ one request, one answer
 
@@ -224,7 +229,7 @@ class NodeClient:
                 for key, indices in wanted
             ],
         )
-        answers = self._send(call, self._node.ReadBlocks, said)
+        answers = self._send(call, self._read_blocks, said)
         return BlockStream(answers, wanted, self.address)
 
     def slot_sizes(self, call: CallContext) -> SlotSizes:

@@ -1,16 +1,15 @@
-"""Tiles, blocks and rows as streams of messages of about 1 MB, and what puts them together.
+"""Tiles as streams of messages of about 1 MB, and what puts them together.
 
-Senders cut without copying more than a piece; receivers hold one tile or block at a time and
-believe no size that is declared before the bytes are there.
+Senders cut without copying more than a piece; receivers hold one tile at a time and believe
+no size that is declared before the bytes are there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-from geostore.errors import InvalidInputError, UnavailableError
+from geostore.errors import InvalidInputError
 from geostore.rpc.messages import key_from_wire, key_to_wire
 from geostore.rpc.transport import CHUNK_BYTES
 from geostore.rpc.v1 import common_pb2, node_pb2, store_pb2
@@ -19,14 +18,10 @@ from geostore.tiles.layout import TILE_BYTES_MAX
 from geostore.types import EncodedTile, TileKey
 
 __all__ = [
-    "BLOCK_BYTES_MAX",
     "CALL_BYTES_MAX",
     "PUT_BYTES_MAX",
-    "StoredBlock",
-    "block_messages",
     "receive_tiles",
     "tile_messages",
-    "wanted_blocks",
 ]
 
 CALL_BYTES_MAX = TILE_BYTES_MAX
@@ -35,9 +30,6 @@ a tile of the largest size; more is refused before its bytes are taken."""
 
 PUT_BYTES_MAX = 16 << 20
 """What geostore's clients put into one call, unless a single tile is larger."""
-
-BLOCK_BYTES_MAX = 16 << 20
-"""No block is larger: 512 x 512 pixels of 8 bytes are 2 MB before compression."""
 
 TilesMessage = TypeVar("TilesMessage", store_pb2.PutTilesRequest, node_pb2.StageTilesRequest)
 
@@ -143,101 +135,3 @@ class _Arriving:
 
     def tile(self) -> EncodedTile:
         return parse_tile(b"".join(self._pieces), key=self.key, checksum=self._checksum)
-
-
-# ---------------------------------------------------------------- blocks
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredBlock:
-    """One block as stored, with its entry of the block table."""
-
-    tile: int
-    """Which of the wanted tiles."""
-    index: int
-    fill: int
-    checksum: int
-    """XXH3-64 of the bytes: whoever decodes them checks it."""
-    data: bytes | memoryview | None
-    """None: a uniform block."""
-
-
-def block_messages(blocks: Iterable[StoredBlock]) -> Iterator[node_pb2.ReadBlocksResponse]:
-    """Blocks as the messages that carry them, in order."""
-    heads: list[node_pb2.BlockHead] = []
-    pieces: list[bytes | memoryview] = []
-    room = CHUNK_BYTES
-
-    def take() -> node_pb2.ReadBlocksResponse:
-        nonlocal room
-        message = node_pb2.ReadBlocksResponse(blocks=heads, data=b"".join(pieces))
-        heads.clear()
-        pieces.clear()
-        room = CHUNK_BYTES
-        return message
-
-    for block in blocks:
-        data = memoryview(block.data or b"").cast("B")
-        heads.append(
-            node_pb2.BlockHead(
-                tile=block.tile,
-                index=block.index,
-                length=len(data),
-                fill=block.fill,
-                checksum=block.checksum,
-            )
-        )
-        while len(data) >= room:
-            pieces.append(data[:room])
-            data = data[room:]
-            yield take()
-        if len(data):
-            pieces.append(data)
-            room -= len(data)
-        if len(heads) >= 4096:
-            yield take()
-    if heads or pieces:
-        yield take()
-
-
-def wanted_blocks(
-    messages: Iterable[node_pb2.ReadBlocksResponse],
-    wanted: Sequence[tuple[TileKey, Sequence[int]]],
-    address: str,
-) -> Iterator[StoredBlock]:
-    """The blocks of a stream: exactly those wanted, in that order.
-
-    Raises:
-        UnavailableError: others, fewer or more came.
-    """
-
-    def broken(why: str) -> UnavailableError:
-        return UnavailableError(f"node {address}: its stream of blocks is broken: {why}")
-
-    expected = ((tile, index) for tile, (_, indices) in enumerate(wanted) for index in indices)
-    heads: list[node_pb2.BlockHead] = []
-    done, rest = 0, memoryview(b"")
-    for message in messages:
-        heads = [*heads[done:], *message.blocks]
-        done = 0
-        rest = memoryview(bytes(rest) + message.data) if rest else memoryview(message.data)
-        while done < len(heads) and heads[done].length <= len(rest):
-            head = heads[done]
-            if next(expected, None) != (head.tile, head.index):
-                raise broken(f"block {head.index} of tile {head.tile} is not the next one asked")
-            yield StoredBlock(
-                tile=head.tile,
-                index=head.index,
-                fill=head.fill,
-                checksum=head.checksum,
-                data=rest[: head.length] if head.length else None,
-            )
-            rest = rest[head.length :]
-            done += 1
-        if done < len(heads):
-            if heads[done].length > BLOCK_BYTES_MAX:
-                raise broken(f"a block of {heads[done].length} bytes")
-        elif len(rest):
-            raise broken(f"{len(rest)} bytes that belong to no block")
-    if done < len(heads) or next(expected, None) is not None:
-        raise broken("it ended before all blocks came")

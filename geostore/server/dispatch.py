@@ -289,10 +289,15 @@ def _counted(method: str) -> Callable[[bytes], bytes]:
 def _counted_serializer(
     method: str, serialize: Callable[[Any], bytes] | None
 ) -> Callable[[Any], bytes]:
+    """Handlers of bulk bytes give messages that are serialized already."""
+
     def counted(message: Any) -> bytes:
         call = current_call()
         try:
-            payload: bytes = message if serialize is None else serialize(message)
+            if serialize is None or isinstance(message, bytes):
+                payload: bytes = message
+            else:
+                payload = serialize(message)
         except Exception:
             call.status = grpc.StatusCode.INTERNAL.name  # which gRPC tells the client
             raise

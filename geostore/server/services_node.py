@@ -11,7 +11,7 @@ import numpy.typing as npt
 from geostore.errors import InvalidInputError
 from geostore.query import Explain
 from geostore.rpc import messages as wire
-from geostore.rpc.streams import StoredBlock, block_messages
+from geostore.rpc.block_streams import StoredBlock, block_messages
 from geostore.rpc.v1 import node_pb2, node_pb2_grpc
 from geostore.server.arrivals import Arrivals
 from geostore.server.call import current_call
@@ -157,7 +157,7 @@ class NodeService(node_pb2_grpc.NodeServiceServicer):
 
     def ReadBlocks(  # noqa: N802
         self, request: node_pb2.ReadBlocksRequest, context: Context
-    ) -> Iterator[node_pb2.ReadBlocksResponse]:
+    ) -> Iterator[bytes]:
         call = self._door.begin(request.head, context, placed=False)
         yield from block_messages(self._blocks(call, request))
 

@@ -30,7 +30,7 @@ from geostore.node import Node
 from geostore.node.member import Member
 from geostore.node.tile_files import TileFiles
 from geostore.ring import Ring, RingNode, found_ring
-from geostore.rpc.streams import StoredBlock
+from geostore.rpc.block_streams import StoredBlock
 from geostore.server import ring_file
 from geostore.types import CallContext, SceneRecord, SceneState
 

@@ -34,8 +34,8 @@ from geostore.errors import (
 )
 from geostore.query import Cursor, Query
 from geostore.ring import Ring, RingNode, found_ring, placement_key, slot_of, with_node_joined
+from geostore.rpc.block_streams import StoredBlock
 from geostore.rpc.row_arrow import batch_from_rows
-from geostore.rpc.streams import StoredBlock
 from geostore.types import TileKey
 
 small = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "small_store.py")))

@@ -13,7 +13,7 @@ from geostore.backends.cluster_tiles import TILES_AHEAD, WINDOW_TILES_MAX, Clust
 from geostore.config import parse_target
 from geostore.errors import CorruptDataError, GeostoreError, NotFoundError, UnavailableError
 from geostore.ring import Ring, RingNode, found_ring, with_node_joined
-from geostore.rpc.streams import StoredBlock
+from geostore.rpc.block_streams import StoredBlock
 from geostore.types import TileKey
 
 TARGET = parse_target("geostore://127.0.0.1:7001")

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geostore.errors import GeostoreError, InvalidInputError, UnavailableError
+from geostore.errors import InvalidInputError, UnavailableError
 from geostore.rpc import messages as wire
 from geostore.rpc import streams
-from geostore.rpc.streams import StoredBlock, block_messages, tile_messages, wanted_blocks
-from geostore.rpc.v1 import common_pb2, node_pb2, store_pb2
-from geostore.types import CallContext, EncodedTile, TileKey
+from geostore.rpc.streams import tile_messages
+from geostore.rpc.v1 import common_pb2, store_pb2
+from geostore.types import CallContext, EncodedTile
 
 HEAD = wire.make_head(CallContext(request_id="r"), "c", 1)
 
@@ -116,79 +116,3 @@ def test_changed_bytes_are_told(at: float, flip: int) -> None:
     message.data = bytes(data)
     with pytest.raises(InvalidInputError, match="9q8yy"):
         receive([message])
-
-
-# ---------------------------------------------------------------- blocks
-
-KEYS = [TileKey("id", "s", "v", cell) for cell in ("a", "b", "c")]
-lengths = st.lists(st.lists(st.sampled_from([0, 1, 7, 8, 9, 30]), max_size=4), max_size=3)
-
-
-def make_blocks(
-    sizes: list[list[int]],
-) -> tuple[list[tuple[TileKey, list[int]]], list[StoredBlock]]:
-    wanted = [(KEYS[i], [5 + j for j in range(len(row))]) for i, row in enumerate(sizes)]
-    blocks = [
-        StoredBlock(
-            tile=i,
-            index=5 + j,
-            fill=j % 2,
-            checksum=2**64 - 1 - j,
-            data=bytes([10 * i + j]) * size if size else None,
-        )
-        for i, row in enumerate(sizes)
-        for j, size in enumerate(row)
-    ]
-    return wanted, blocks
-
-
-@given(sizes=lengths)
-def test_blocks_cross(sizes: list[list[int]]) -> None:
-    wanted, blocks = make_blocks(sizes)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(streams, "CHUNK_BYTES", 8)
-        messages = list(block_messages(blocks))
-    assert all(len(message.data) <= 8 for message in messages)
-    assert list(wanted_blocks(messages, wanted, "a:1")) == blocks
-
-
-@given(sizes=lengths, lost=st.integers(0, 20))
-def test_a_lost_message_is_told(sizes: list[list[int]], lost: int) -> None:
-    wanted, blocks = make_blocks(sizes)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(streams, "CHUNK_BYTES", 8)
-        messages = list(block_messages(blocks))
-    if messages:
-        del messages[lost % len(messages)]
-        # What is lost inside a block shows when it is decoded; its end is missing here.
-        with pytest.raises(UnavailableError, match="a:1"):
-            list(wanted_blocks(messages, wanted, "a:1"))
-
-
-heads = st.builds(
-    node_pb2.BlockHead,
-    tile=st.integers(0, 2),
-    index=st.integers(4, 7),
-    length=st.sampled_from([0, 1, 5, 2**32 - 1]),
-)
-
-
-@given(
-    st.lists(
-        st.builds(
-            node_pb2.ReadBlocksResponse,
-            blocks=st.lists(heads, max_size=3),
-            data=st.binary(max_size=9),
-        ),
-        max_size=4,
-    )
-)
-def test_hostile_blocks_are_never_others_than_asked(
-    messages: list[node_pb2.ReadBlocksResponse],
-) -> None:
-    wanted = [(KEYS[0], [5, 6])]
-    try:
-        blocks = list(wanted_blocks(messages, wanted, "a:1"))
-    except GeostoreError:
-        return
-    assert [(block.tile, block.index) for block in blocks] == [(0, 5), (0, 6)]
