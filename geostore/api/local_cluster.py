@@ -217,6 +217,10 @@ class LocalCluster:
                 raise
         return plan.target
 
+    def exists(self) -> bool:
+        """Whether a cluster was made here."""
+        return self._file.exists()
+
     def status(self) -> list[LocalNodeState]:
         """Every node's process, in the order of their names' numbers.
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from geostore.api import Selection, Store, Tile
 from geostore.api import open as open_store
+from geostore.api.local_cluster import LocalCluster
 from geostore.errors import NotFoundError, UnreadableSourceError
 from geostore.types import SceneResult, SceneStatus
 
@@ -31,6 +33,7 @@ class DemoFiles:
     """What a run of the demo left behind."""
 
     store: Path
+    """The store's directory, or the local cluster's."""
     picture: Path
     mosaic: Path
 
@@ -48,49 +51,103 @@ def scene_path() -> Path:
     return Path(str(_shipped()))
 
 
-def run(directory: str | Path, *, echo: Callable[[str], object] = print) -> DemoFiles:
+def run(
+    directory: str | Path,
+    *,
+    nodes: int | None = None,
+    echo: Callable[[str], object] = print,
+    draw_ring: Callable[[Store], str] | None = None,
+) -> DemoFiles:
     """Ingests the shipped scene, shows its cells and a query, writes a picture and a mosaic.
 
     May be run again in the same directory: the scene is then `unchanged`, the files are
     written anew.
 
     Args:
-        directory: made where it is absent; gets `store`, `true-colour.png`, `mosaic.tif`.
+        directory: made where it is absent; gets `store` (or `cluster`), `true-colour.png`,
+            `mosaic.tif`.
+        nodes: on a cluster of so many nodes, processes of this machine, which are started for
+            the demo and end with it, however it ends; their data stays.
         echo: takes each block of text.
+        draw_ring: makes a picture of a cluster's ring; none is shown without it.
 
     Raises:
-        GeostoreError: the store or the files could not be written.
+        GeostoreError: the store or the files could not be written, the nodes not started.
     """
     place = Path(directory).expanduser()
     files = DemoFiles(
-        store=place / "store", picture=place / "true-colour.png", mosaic=place / "mosaic.tif"
+        store=place / ("store" if nodes is None else "cluster"),
+        picture=place / "true-colour.png",
+        mosaic=place / "mosaic.tif",
     )
     with ExitStack() as stack:
         scene = stack.enter_context(resources.as_file(_shipped()))
-        store = stack.enter_context(open_store(files.store))
-        echo("1. A Sentinel-2 scene in (Virginia's Atlantic coast, 12 January 2016, 8.4 x 8.4 km)")
-        echo(_ingest(store, scene))
-        tiles = store.query(dataset=DATASET)
-        echo("\n2. Its tiles: one a geohash cell, all bands in their resolution groups")
-        echo(_cells_text(list(tiles)))
-        chosen = store.query(
-            dataset=DATASET, pixel_coverage=(_COVERAGE_MIN, None), bands=list(_BANDS)
-        )
-        echo(f"3. A query: tiles with red, green and blue, at least {_COVERAGE_MIN} % covered")
-        echo(_indented(chosen.explain().to_text()))
-        echo("\n4. Pixels out")
-        _write_picture(tiles, files.picture)
-        echo(f"   {files.picture}  true colour, with the cells' borders and coverage")
-        _write_mosaic(tiles, files.mosaic)
-        echo(
-            f"   {files.mosaic}  red, green, blue, near infrared at 10 m: a cloud-optimized GeoTIFF"
-        )
-    echo("\n5. The same in Python\n")
-    echo(_indented(python_lines(files)))
-    echo(f"\nNext: geostore --store {files.store} query --coverage 95..")
+        target = str(files.store)
+        if nodes is not None:
+            target = stack.enter_context(_cluster(files.store, nodes, echo))
+        store = stack.enter_context(open_store(target))
+        _show(store, scene, files, echo)
+        if nodes is not None and draw_ring is not None:
+            echo("\n5. Where the tiles are: the ring, slots 0 to 4095 clockwise from the top\n")
+            echo(draw_ring(store).rstrip("\n"))
+    echo(f"\n{5 if nodes is None or draw_ring is None else 6}. The same in Python\n")
+    echo(_indented(python_lines(files, target)))
+    if nodes is None:
+        echo(f"\nNext: geostore --store {quote(target)} query --coverage 95..")
+    else:
+        where = f"--dir {quote(str(files.store))}"
+        echo(f"\nNext: export GEOSTORE_STORE=$(geostore cluster up -q {where})  # the same nodes")
+        echo("      geostore query --coverage 95..")
     echo("      geostore ingest YOUR_SCENE.SAFE.zip")
+    if nodes is not None:
+        echo(f"      geostore cluster down --dir {quote(str(files.store))}")
     echo("\nContains modified Copernicus Sentinel data 2016.")
     return files
+
+
+@contextmanager
+def _cluster(directory: Path, nodes: int, echo: Callable[[str], object]) -> Iterator[str]:
+    """The target of a local cluster, started here and ended at the end; one that ran already
+    goes on.
+    """
+    cluster = LocalCluster(directory)
+    ran_before = cluster.exists() and any(node.state == "up" for node in cluster.status())
+    echo(f"A store of {nodes} node{'' if nodes == 1 else 's'}, each a process of its own")
+
+    def tell(line: str) -> None:
+        echo(f"   {line}")
+
+    target = cluster.up(nodes, progress=tell)
+    try:
+        echo("")
+        yield target
+    finally:
+        if not ran_before:
+            _end(cluster)
+
+
+def _end(cluster: LocalCluster) -> None:
+    try:
+        cluster.down()
+    except KeyboardInterrupt:  # asked once more: no more patience
+        LocalCluster(cluster.directory, stop_timeout_s=0.0).down()
+        raise
+
+
+def _show(store: Store, scene: Path, files: DemoFiles, echo: Callable[[str], object]) -> None:
+    echo("1. A Sentinel-2 scene in (Virginia's Atlantic coast, 12 January 2016, 8.4 x 8.4 km)")
+    echo(_ingest(store, scene))
+    tiles = store.query(dataset=DATASET)
+    echo("\n2. Its tiles: one a geohash cell, all bands in their resolution groups")
+    echo(_cells_text(list(tiles)))
+    chosen = store.query(dataset=DATASET, pixel_coverage=(_COVERAGE_MIN, None), bands=list(_BANDS))
+    echo(f"3. A query: tiles with red, green and blue, at least {_COVERAGE_MIN} % covered")
+    echo(_indented(chosen.explain().to_text()))
+    echo("\n4. Pixels out")
+    _write_picture(tiles, files.picture)
+    echo(f"   {files.picture}  true colour, with the cells' borders and coverage")
+    _write_mosaic(tiles, files.mosaic)
+    echo(f"   {files.mosaic}  red, green, blue, near infrared at 10 m: a cloud-optimized GeoTIFF")
 
 
 def _ingest(store: Store, scene: Path) -> str:
@@ -151,13 +208,13 @@ def _write_mosaic(tiles: Selection, path: Path) -> None:
     tiles.export(path, mosaic=True, bands=[*_BANDS, "nir"], overwrite=True)
 
 
-def python_lines(files: DemoFiles) -> str:
-    """Python that repeats the demo: it runs as it stands."""
+def python_lines(files: DemoFiles, target: str) -> str:
+    """Python that repeats the demo: it runs as it stands, on a cluster while that is up."""
     return f"""\
 import geostore
 from geostore import demo
 
-with geostore.open({str(files.store)!r}) as store:
+with geostore.open({target!r}) as store:
     store.ingest([demo.scene_path()])
     tiles = store.query(dataset="{DATASET}", pixel_coverage=({_COVERAGE_MIN}, None))
     for tile in tiles:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import zipfile
@@ -15,6 +16,7 @@ from rasterio.errors import NotGeoreferencedWarning
 
 import geostore
 from geostore import demo
+from geostore.api.local_cluster import LocalCluster
 from geostore.demo import picture
 from geostore.types import BBox
 
@@ -108,6 +110,68 @@ def test_it_may_be_run_again(ran) -> None:
         "store",
         "true-colour.png",
     ]
+
+
+@pytest.fixture(scope="module")
+def ran_on_nodes(tmp_path_factory: pytest.TempPathFactory) -> tuple[demo.DemoFiles, str]:
+    lines: list[str] = []
+    files = demo.run(
+        tmp_path_factory.mktemp("demo") / "nodes",
+        nodes=3,
+        echo=lines.append,
+        draw_ring=lambda store: f"ring of {len(store.ring())}\n",
+    )
+    return files, "\n".join(lines)
+
+
+def test_on_a_cluster_it_shows_the_same_and_ends_the_nodes(ran, ran_on_nodes) -> None:
+    files, text = ran_on_nodes
+    assert files.picture.read_bytes() == ran[0].picture.read_bytes()
+    assert files.mosaic.read_bytes() == ran[0].mosaic.read_bytes()
+    assert "A store of 3 nodes" in text
+    assert "ring of 3" in text
+    assert "matched 7 of 9 tiles" in text
+    cells = [line for line in ran[1].splitlines() if line.lstrip().startswith("dqd")]
+    assert cells
+    assert [line for line in text.splitlines() if line.lstrip().startswith("dqd")] == cells
+    assert [node.state for node in LocalCluster(files.store).status()] == ["down"] * 3
+
+
+def test_its_cluster_goes_on_where_the_demo_ended(ran_on_nodes) -> None:
+    files, text = ran_on_nodes
+    assert f"geostore cluster up -q --dir {files.store}" in text
+    cluster = LocalCluster(files.store)
+    target = cluster.up()
+    try:
+        assert f"geostore.open({target!r})" in text
+        with geostore.open(target) as store:
+            assert store.query().count() == 9
+        lines: list[str] = []
+        demo.run(files.store.parent, nodes=3, echo=lines.append)
+        assert "unchanged" in "\n".join(lines)
+        # They were up before this run, so they are after it.
+        assert [node.state for node in cluster.status()] == ["up"] * 3
+    finally:
+        cluster.down()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_demo_that_is_interrupted_leaves_no_process(number: signal.Signals, tmp_path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-u", "-m", "geostore_cli", "demo", "--nodes", "2", "--dir", tmp_path],
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'cli'}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert any(line.startswith("1. ") for line in process.stdout)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert "interrupted" in errors
+    cluster = LocalCluster(tmp_path / "cluster")
+    assert [node.state for node in cluster.status()] == ["down", "down"]
 
 
 def test_the_shipped_scene_is_small_whole_and_says_where_it_is_from() -> None:
