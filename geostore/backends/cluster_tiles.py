@@ -276,10 +276,9 @@ def _tile(key: TileKey, indices: Sequence[int], blocks: Sequence[StoredBlock]) -
             f"tile {key.geocode} of scene {key.scene!r}: {len(blocks)} blocks came of the"
             f" {len(indices)} asked for"
         )
-    table = np.zeros(len(blocks), dtype=BLOCK_DTYPE)
-    for row, block in zip(table, blocks, strict=True):
-        length = 0 if block.data is None else len(block.data)
-        row["length"], row["fill"], row["checksum"] = length, block.fill, block.checksum
+    table = np.array(
+        [(0, len(one.data or b""), one.fill, one.checksum) for one in blocks], dtype=BLOCK_DTYPE
+    )
     return TileBlocks(
         key=key,
         indices=tuple(indices),

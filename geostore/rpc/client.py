@@ -522,15 +522,17 @@ class BlockStream(Iterator[StoredBlock]):
     ) -> None:
         self._answers = answers
         self._address = address
-        self._blocks = wanted_blocks(answers, wanted, address)
+        self._blocks = self._taken(wanted)
 
-    def __next__(self) -> StoredBlock:
+    def _taken(self, wanted: Sequence[tuple[TileKey, Sequence[int]]]) -> Iterator[StoredBlock]:
         try:
             with raising_for(self._address):
-                return next(self._blocks)
-        except BaseException:
+                yield from wanted_blocks(self._answers, wanted, self._address)
+        finally:
             self.close()
-            raise
+
+    def __next__(self) -> StoredBlock:
+        return next(self._blocks)
 
     def close(self) -> None:
         """Ends the call; harmless when it is over."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import grpc
-import numpy as np
-import numpy.typing as npt
 
 from geostore.errors import InvalidInputError
 from geostore.query import Explain
@@ -169,26 +167,21 @@ class NodeService(node_pb2_grpc.NodeServiceServicer):
         for number, wanted in enumerate(request.wanted):
             key = wire.key_from_wire(wanted.key)
             [details] = member.tile_details(call, [key])
-            table = details.blocks
-            for indices in _some(wanted.indices, table["length"]):
+            table: list[tuple[int, int, int, int]] = details.blocks.tolist()
+            for indices in _some(wanted.indices, [length for _, length, _, _ in table]):
                 current_call().check()
                 stored = member.read_blocks(call, key, indices)
                 for index, data in zip(indices, stored, strict=True):
-                    yield StoredBlock(
-                        tile=number,
-                        index=index,
-                        fill=int(table[index]["fill"]),
-                        checksum=int(table[index]["checksum"]),
-                        data=data,
-                    )
+                    _, _, fill, checksum = table[index]
+                    yield StoredBlock(number, index, fill, checksum, data)
 
 
-def _some(indices: Iterable[int], lengths: npt.NDArray[np.uint32]) -> Iterator[list[int]]:
+def _some(indices: Iterable[int], lengths: Sequence[int]) -> Iterator[list[int]]:
     """The indices in parts that are read at once; those outside of the table as they are."""
     part: list[int] = []
     held = 0
     for index in indices:
-        size = int(lengths[index]) if index < len(lengths) else 0
+        size = lengths[index] if index < len(lengths) else 0
         if part and (held + size > READ_BYTES_MAX or len(part) == READ_BLOCKS_MAX):
             yield part
             part, held = [], 0
