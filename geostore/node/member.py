@@ -381,8 +381,7 @@ class Member:
         """What the whole store holds, as far as there are nodes that answer."""
         ring = self._ring
         futures = {
-            node: self._pool.submit(self._ask_one, node.id, lambda peer: peer.slot_sizes(call))
-            for node in ring.nodes
+            node: self._pool.submit(self._slot_sizes_of, call, node.id) for node in ring.nodes
         }
         answers = {}
         for node, future in futures.items():
@@ -391,6 +390,9 @@ class Member:
             except GeostoreError as error:
                 _log.info("node=%s did not tell its sizes: %s", node.name, error)
         return counted_once(ring, answers)
+
+    def _slot_sizes_of(self, call: CallContext, node_id: str) -> SlotSizes:
+        return self._peers.peer(node_id).slot_sizes(call)
 
     # ------------------------------------------------------------------ datasets
 
