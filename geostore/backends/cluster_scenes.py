@@ -10,6 +10,7 @@ from geostore.backends.cluster_attempts import Attempt, Attempts
 from geostore.backends.cluster_nodes import ClusterNodes, home_of
 from geostore.errors import ConflictError, UnavailableError
 from geostore.node.disk import StepHook, no_step
+from geostore.ring import slot_of
 from geostore.rpc.streams import PUT_BYTES_MAX
 from geostore.types import CallContext, DatasetDefinition, SceneRecord
 
@@ -201,11 +202,12 @@ class ClusterScenes:
         self.step("aborted")
 
     def record(self, dataset_id: str, scene: str) -> SceneRecord | None:
-        return self._at_scene(
-            dataset_id,
-            scene,
+        slot = slot_of(f"scene/{dataset_id}/{scene}")
+        return self._nodes.ask(
+            f"the record of scene {scene!r}",
+            lambda ring: ring.replicas_of(slot),
+            READ_TIMEOUT_S,
             lambda client, call: client.get_scene_record(call, dataset_id, scene),
-            timeout_s=READ_TIMEOUT_S,
         )
 
     def _at_scene(

@@ -4,9 +4,6 @@ The leaf calls are `geostore.node.peer.Peer`'s: they touch this node's disk alon
 coordinated ones may ask other nodes, through the peers that were given. Calls about a
 dataset or a scene go to its record's home, the first replica of the slot of the record's
 name; another node says whose they are.
-
-Every node keeps every dataset's definition. Its home decides by compare-and-set, then
-teaches all nodes, and says so only when all know: who plans a query may trust its own list.
 """
 
 from __future__ import annotations
@@ -24,18 +21,18 @@ from geostore.errors import ConflictError, GeostoreError, NotFoundError, Unavail
 from geostore.node import scene_states as states
 from geostore.node.commit_files import write_home_file
 from geostore.node.coordinator import Coordinator
+from geostore.node.dataset_home import DatasetHome
 from geostore.node.leases import LEASE_S
 from geostore.node.node import Node
 from geostore.node.peer import Peer, Peers
 from geostore.node.records import (
-    DATASET_PREFIX,
     LOST_DATASETS,
     dataset_of_scene_record,
     dataset_record_name,
     scene_record_name,
 )
 from geostore.node.scene_home import check_begin
-from geostore.node.scene_keeper import SceneKeeper, keep_copy
+from geostore.node.scene_keeper import SceneKeeper, keep_copy, read_copy
 from geostore.node.store_sizes import counted_once
 from geostore.query import Cursor, Explain, LeafQuery, Query
 from geostore.ring import Ring, RingNode, placement_key, slot_of, with_address, with_node_joined
@@ -61,7 +58,6 @@ __all__ = ["Member"]
 _log = logging.getLogger(__name__)
 
 THREADS_MAX: Final = 32
-RETRY_S: Final = 1.0
 
 
 class Member:
@@ -90,9 +86,10 @@ class Member:
         self._save_ring = save_ring
         self._started_s = clock_s()
         self._clock_s = clock_s
-        self._taught: set[str] = set()
-        """Dataset ids whose definition, or end, all nodes are known to have."""
         self._pool = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="geostore-member")
+        self._dataset_home = DatasetHome(
+            node, own_id=own_id, ring=self.ring, peers=peers, pool=self._pool
+        )
         self._coordinator = Coordinator(own_id, self.ring, peers, node.datasets)
         self._keeper = SceneKeeper(
             own_id=own_id,
@@ -106,7 +103,6 @@ class Member:
             step=node.disk.step,
             remember=partial(write_home_file, node.directory, node.disk),
         )
-        self._has_lost_datasets = node.catalog.record_get(LOST_DATASETS) is not None
         self._name_rows()
 
     def close(self) -> None:
@@ -329,12 +325,12 @@ class Member:
         batch_rows: int = 4096,
     ) -> Iterator[RowBatch]:
         """All matching rows of the store, in order; see `Coordinator.query`."""
-        self._require_datasets()
+        self._dataset_home.require_known()
         return self._coordinator.query(call, query, explain, after, batch_rows)
 
     def count(self, call: CallContext, query: Query) -> int:
         """How many tiles of the store match."""
-        self._require_datasets()
+        self._dataset_home.require_known()
         return self._coordinator.count(call, query)
 
     def cluster_status(self, call: CallContext) -> list[NodeStatus]:
@@ -399,73 +395,43 @@ class Member:
     def list_datasets(self, call: CallContext) -> list[DatasetDefinition]:
         """All datasets, by name."""
         call.check("listing datasets")
-        self._require_datasets()
+        self._dataset_home.require_known()
         return self.node.datasets()
 
     def get_dataset(self, call: CallContext, name: str) -> DatasetDefinition:
         """Raises NotFoundError, which names the known ones."""
         call.check("reading a dataset")
-        self._require_datasets()
+        self._dataset_home.require_known()
         return self.node.dataset(name)
 
     def create_dataset(self, call: CallContext, definition: DatasetDefinition) -> None:
         """See `Backend.create_dataset`. All nodes know it when this returns."""
-        self._require_datasets()
+        self._dataset_home.require_known()
         self._require_home(dataset_record_name(definition.name), f"dataset {definition.name!r}")
-        with self.node.writing():
-            known = [each for each in self.node.datasets() if each == definition]
-            if not known:  # else an earlier call could not teach all nodes
-                self.node.known_datasets.create(definition)
-        self._teach(call, definition)
+        self._dataset_home.create(call, definition)
 
     def replace_dataset(
         self, call: CallContext, old: DatasetDefinition, new: DatasetDefinition
     ) -> None:
         """See `Backend.replace_dataset`. All nodes know it when this returns."""
         self._require_home(dataset_record_name(old.name), f"dataset {old.name!r}")
-        with self.node.writing():
-            if new not in self.node.datasets():
-                self.node.known_datasets.replace(old, new)
-        self._teach(call, new)
+        self._dataset_home.replace(call, old, new)
 
     def delete_dataset(self, call: CallContext, name: str) -> int:
-        """See `Backend.delete_dataset`. Gone from all nodes when this returns."""
+        """See `Backend.delete_dataset`. Gone from all nodes when this returns.
+
+        Where an earlier call could not tell all nodes, this one does, and counts no tiles.
+        """
         self._require_home(dataset_record_name(name), f"dataset {name!r}")
-        definition = self.node.dataset(name)
+        try:
+            definition = self.node.dataset(name)
+        except NotFoundError:
+            if self._dataset_home.finish_deletion(call, name):
+                return 0
+            raise
         tiles = self.count(call, Query(datasets=(name,)))
-        self._taught.discard(definition.id)
-        with self.node.writing():
-            self.node.known_datasets.forget(definition.id, name)
-        self._spread_end(call, definition.id, name)
+        self._dataset_home.delete(call, definition)
         return tiles
-
-    def _teach(self, call: CallContext, definition: DatasetDefinition) -> None:
-        epoch = 0
-        while epoch != self._ring.epoch:  # a node that joined meanwhile is taught too
-            epoch = self._ring.epoch
-            self._each_other(call, lambda peer: peer.learn_dataset(call, definition))
-        self._taught.add(definition.id)
-
-    def _spread_end(self, call: CallContext, dataset_id: str, name: str) -> None:
-        self._each_other(call, lambda peer: peer.forget_dataset(call, dataset_id, name))
-        self._taught.add(dataset_id)
-
-    def _each_other(self, call: CallContext, ask: Callable[[Peer], Any]) -> list[Any]:
-        """Every other node's answer, or UnavailableError that names who gave none."""
-        call.check("asking all nodes")
-        others = [node for node in self._ring.nodes if node.id != self.own_id]
-        futures = [self._pool.submit(self._ask_one, node.id, ask) for node in others]
-        answers, failed = [], []
-        for node, future in zip(others, futures, strict=True):
-            try:
-                answers.append(future.result())
-            except GeostoreError as error:
-                failed.append(f"node {node.name} at {node.address}: {error}")
-        if failed:
-            raise UnavailableError(
-                f"{len(failed)} of {len(others)} other nodes did not: {'; '.join(failed)}"
-            )
-        return answers
 
     def _ask_one(self, node_id: str, ask: Callable[[Peer], Any]) -> Any:
         return ask(self._peers.peer(node_id))
@@ -587,9 +553,19 @@ class Member:
     def get_scene_record(
         self, call: CallContext, dataset_id: str, scene: str
     ) -> SceneRecord | None:
-        """The record; None where nothing of the scene is stored or under way."""
-        self._require_home(scene_record_name(dataset_id, scene), f"scene {scene!r}")
-        record = self.scene_record(call, dataset_id, scene)
+        """The record; None where nothing of the scene is stored or under way.
+
+        At the home, or for one who cannot reach it at another replica of the record's slot,
+        which has all that was ever acknowledged.
+        """
+        name = scene_record_name(dataset_id, scene)
+        keepers = [node.id for node in self._ring.replicas_of(slot_of(name))]
+        if self.own_id in keepers[1:]:
+            call.check("reading a copy of a scene's record")
+            record = read_copy(self.node.catalog, name)
+        else:
+            self._require_home(name, f"scene {scene!r}")
+            record = self.scene_record(call, dataset_id, scene)
         is_empty = record is not None and record.version is None and states.is_settled(record)
         return None if is_empty else record
 
@@ -614,74 +590,7 @@ class Member:
 
     def settle(self, call: CallContext) -> list[str]:
         """Goes on with all that is open at its homes here; the names of what still is."""
-        if self._has_lost_datasets and not self._learn_lost_datasets(call):
-            return [LOST_DATASETS]
-        still_open = self._settle_datasets(call)
+        still_open = self._dataset_home.settle(call)
+        if LOST_DATASETS in still_open:
+            return still_open
         return still_open + self._keeper.settle_all(call)
-
-    def _require_datasets(self) -> None:
-        if self._has_lost_datasets:
-            raise UnavailableError(
-                "this node's catalog was made anew, and no other node has told it yet which"
-                " datasets there are: it answers for itself alone",
-                retry_after_s=RETRY_S,
-            )
-
-    def _learn_lost_datasets(self, call: CallContext) -> bool:
-        """Takes over any other node's list: every node has every dataset that was acknowledged.
-
-        Whether one told it. A ring of one has nobody to ask, and what its files tell is all.
-        """
-        others = [node for node in self._ring.nodes if node.id != self.own_id]
-        for node in others:
-            ask = getattr(self._peers.peer(node.id), "list_datasets", None)
-            if ask is None:
-                continue
-            try:
-                found: list[DatasetDefinition] = ask(call)
-            except GeostoreError as error:
-                _log.warning("node=%s did not tell its datasets: %s", node.name, error)
-                continue
-            self._take_datasets(found)
-            return True
-        if not others:
-            self._take_datasets([])
-        return not others
-
-    def _take_datasets(self, found: Sequence[DatasetDefinition]) -> None:
-        with self.node.writing():
-            for definition in found:
-                try:
-                    self.node.known_datasets.learn(definition)
-                except ConflictError as error:  # deleted here, which that node hears yet
-                    _log.warning("dataset=%r is not taken over: %s", definition.name, error)
-            record = self.node.catalog.record_get(LOST_DATASETS)
-            if record is not None:
-                self.node.catalog.record_compare_and_set(LOST_DATASETS, record.revision, None)
-            self._has_lost_datasets = False
-
-    def _settle_datasets(self, call: CallContext) -> list[str]:
-        still_open = []
-        for definition in self.node.datasets():
-            if self._is_open(definition.id, definition.name):
-                still_open += self._tried(definition.name, partial(self._teach, call, definition))
-        for tombstone in self.node.known_datasets.deleted():
-            dataset_id, name = tombstone.dataset_id, tombstone.name
-            if self._is_open(dataset_id, name):
-                still_open += self._tried(name, partial(self._spread_end, call, dataset_id, name))
-        return still_open
-
-    def _is_open(self, dataset_id: str, name: str) -> bool:
-        return dataset_id not in self._taught and self._is_home(name)
-
-    def _is_home(self, dataset: str) -> bool:
-        return self._ring.first_of(slot_of(dataset_record_name(dataset))).id == self.own_id
-
-    @staticmethod
-    def _tried(name: str, action: Callable[[], None]) -> list[str]:
-        try:
-            action()
-        except GeostoreError as error:
-            _log.warning("dataset=%r is not known to all nodes yet: %s", name, error)
-            return [DATASET_PREFIX + name]
-        return []

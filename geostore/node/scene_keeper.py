@@ -28,13 +28,16 @@ from geostore.node.records import (
 from geostore.ring import Ring, placement_key, slot_of
 from geostore.types import CallContext, RecordCopy, SceneRecord, SceneState
 
-__all__ = ["SceneKeeper", "copy_name", "keep_copy"]
+__all__ = ["SceneKeeper", "copy_name", "keep_copy", "read_copy"]
 
 _log = logging.getLogger(__name__)
 
 THREADS_MAX: Final = 32
 LOCK_WAIT_S: Final = 10.0
 """How long a call waits for another one on the same scene when it has no deadline."""
+
+REVISION_BYTES: Final = 8
+"""Before the value of a copy: the revision that it has at its home."""
 
 Answer = TypeVar("Answer")
 
@@ -78,6 +81,8 @@ class SceneKeeper:
         self._remember = remember
         self._leases = Leases(clock_s(), lease_s)
         self._copied: dict[str, int] = {}
+        self._open: set[str] | None = None
+        """Names of records that may not be at rest; None: not looked for yet."""
         self._locks: dict[str, tuple[threading.Lock, int]] = {}
         self._locks_guard = threading.Lock()
         self._pool = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="geostore-home")
@@ -150,10 +155,12 @@ class SceneKeeper:
         attempts that nobody holds are given up.
         """
         still_open = []
-        for name in self._catalog.record_names(SCENE_PREFIX):
-            found = self._catalog.record_get(name)
+        for name in self._names_to_settle():
+            self._note_rest(name)
+            found = self._catalog.record_get(name)  # after that: who changes it notes it later
             if found is None or not is_unsettled(found.value):
                 continue
+            self._note_open(name)
             record = decode_scene(name, found.value)
             if self._keepers(record.dataset_id, record.scene)[0] != self._own_id:
                 continue
@@ -165,6 +172,26 @@ class SceneKeeper:
             if not settled:
                 still_open.append(name)
         return still_open
+
+    def _names_to_settle(self) -> list[str]:
+        """All records are looked through once, at start: there may be very many."""
+        with self._locks_guard:
+            is_first = self._open is None
+            self._open = self._open or set()
+        names = self._catalog.record_names(SCENE_PREFIX) if is_first else []
+        with self._locks_guard:
+            self._open.update(names)
+            return sorted(self._open)
+
+    def _note_open(self, name: str) -> None:
+        with self._locks_guard:
+            if self._open is not None:
+                self._open.add(name)
+
+    def _note_rest(self, name: str) -> None:
+        with self._locks_guard:
+            if self._open is not None:
+                self._open.discard(name)
 
     def _settle(self, call: CallContext, found: SceneRecord) -> bool:
         dataset_id, scene = found.dataset_id, found.scene
@@ -243,11 +270,21 @@ class SceneKeeper:
             confirms = effect.requests
             found = self._ask(confirms, lambda node, peer: peer.missing_cells(call, confirms[node]))
             return [(node, cell) for node, cells in found.items() for cell in cells]
+        self._remember_decision(effect)
         if isinstance(effect, home.Show):
             shows = effect.requests
             return self._ask(shows, lambda node, peer: peer.publish_scene(call, shows[node]))
         removes = effect.requests
         return self._ask(removes, lambda node, peer: peer.clear_scene(call, removes[node]))
+
+    def _remember_decision(self, effect: home.Show | home.Remove) -> None:
+        """Before anything is done that follows from it, and again with that after a crash."""
+        for request in effect.requests.values():
+            record = self.record(request.dataset_id, request.scene)
+            if record is not None and record.state in (SceneState.COMMITTED, SceneState.ABORTED):
+                with self._writing():
+                    self._remember(record)
+            return
 
     def _ask(
         self, nodes: Mapping[str, object], ask: Callable[[str, Peer], Answer]
@@ -294,8 +331,7 @@ class SceneKeeper:
             self._step(f"record.{record.state}")
             revision = self._catalog.record_compare_and_set(name, effect.expected_revision, value)
             self._step(f"record.{record.state}.saved")
-            if record.state in (SceneState.COMMITTED, SceneState.ABORTED):
-                self._remember(record)
+        self._note_open(name)
         return revision
 
     def _replicate(self, call: CallContext, effect: home.Replicate) -> int:
@@ -324,6 +360,12 @@ def copy_name(name: str) -> str:
     return f"{COPY_PREFIX}{name}"
 
 
+def read_copy(catalog: Catalog, name: str) -> SceneRecord | None:
+    """A node's copy of another home's scene record; None where it has none."""
+    found = catalog.record_get(copy_name(name))
+    return None if found is None else decode_scene(name, found.value[REVISION_BYTES:])
+
+
 def keep_copy(catalog: Catalog, copy: RecordCopy, step: StepHook = no_step) -> None:
     """Takes a copy if it is newer than what is here; durable when it returns.
 
@@ -332,7 +374,7 @@ def keep_copy(catalog: Catalog, copy: RecordCopy, step: StepHook = no_step) -> N
     """
     name = copy_name(copy.name)
     found = catalog.record_get(name)
-    known = 0 if found is None else int.from_bytes(found.value[:8], "big")
+    known = 0 if found is None else int.from_bytes(found.value[:REVISION_BYTES], "big")
     if copy.revision <= known:
         return
     if copy.value is None:
@@ -341,6 +383,6 @@ def keep_copy(catalog: Catalog, copy: RecordCopy, step: StepHook = no_step) -> N
     catalog.record_compare_and_set(
         name,
         0 if found is None else found.revision,
-        copy.revision.to_bytes(8, "big") + copy.value,
+        copy.revision.to_bytes(REVISION_BYTES, "big") + copy.value,
     )
     step("copy.saved")

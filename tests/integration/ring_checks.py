@@ -77,6 +77,10 @@ def _check_record(
     assert found is not None
     if not is_settled(record) or found.value[:1] != b"S":
         yield f"{name} is {record.state}, not at rest"
+    if record.cells:
+        decided = read_commit_file(nodes[home].directory.home_file(record.dataset_id, record.scene))
+        if (decided.version, decided.cells) != (record.version, record.cells):
+            yield f"{name}: its home remembers {decided}, the record is {record}"
     for other in others:
         copy = nodes[other].catalog.record_get(copy_name(name))
         if copy is None or copy.value[8:] != found.value:

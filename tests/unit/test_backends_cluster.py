@@ -326,6 +326,17 @@ def test_the_lease_that_the_home_gives_is_the_one_that_is_kept() -> None:
     end_of_leases()
 
 
+def test_a_scenes_record_is_read_from_the_second_replica_where_its_home_is_down() -> None:
+    ring = make_ring(3, replicas=2)
+    cluster = Cluster(ring)
+    home, second = (node.address for node in ring.replicas_of(slot_of(f"scene/{A.id}/s1")))
+    cluster.down = {home}
+    cluster.answer("get_scene_record", lambda *_: "the record", second)
+    record: Any = cluster.open().scene_record(A.id, "s1")
+    assert record == "the record"
+    assert cluster.asked("get_scene_record") == [home, second]
+
+
 def test_an_abort_after_a_lost_answer_names_the_holder_that_may_have_begun() -> None:
     cluster = Cluster(make_ring())
     holders: list[str] = []

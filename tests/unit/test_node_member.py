@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -335,3 +336,66 @@ def test_nothing_of_a_deleted_dataset_is_recorded_again(cluster: Cluster) -> Non
         assert member.node.catalog.record_names("scene/") == []
         assert member.node.catalog.record_names("copy/") == []
         assert member.settle(CALL) == []
+
+
+def test_a_deletion_that_not_all_heard_of_can_be_asked_for_again(cluster: Cluster) -> None:
+    create(cluster)
+    cluster.store("s1", "v1", CELLS[:4])
+    home = cluster.home("dataset/a")
+    dead = next(name for name in cluster.members if name != home.own_id)
+    forget = cluster.members[dead].forget_dataset
+    cluster.members[dead].forget_dataset = Down().forget_dataset  # type: ignore[method-assign]
+    with pytest.raises(UnavailableError, match=f"node {dead} at a:1"):
+        home.delete_dataset(CALL, "a")
+    with pytest.raises(UnavailableError, match=f"node {dead} at a:1"):
+        home.delete_dataset(CALL, "a")
+    cluster.members[dead].forget_dataset = forget  # type: ignore[method-assign]
+    assert home.delete_dataset(CALL, "a") == 0
+    for member in cluster.members.values():
+        assert member.list_datasets(CALL) == []
+    with pytest.raises(NotFoundError):
+        home.delete_dataset(CALL, "a")
+
+
+def test_an_old_definition_is_not_told_over_a_newer_one(cluster: Cluster) -> None:
+    open_ended = replace(A, groups=(), placement=None)
+    cluster.home("dataset/a").create_dataset(CALL, open_ended)
+    renewed = replace(A, reader="another")
+    home = cluster.home("dataset/a")
+    home.replace_dataset(CALL, open_ended, A)
+    cluster.restart(home.own_id)  # it tells all nodes once more
+    home = cluster.home("dataset/a")
+    other = next(m for m in cluster.members.values() if m is not home)
+    change = threading.Thread(target=home.replace_dataset, args=(CALL, A, renewed))
+    learn = other.learn_dataset
+
+    def learn_late(call: CallContext, definition: Any) -> None:
+        if not change.ident:
+            change.start()
+            change.join(0.5)  # it must wait; were it not to, it would end here
+        learn(call, definition)
+
+    other.learn_dataset = learn_late  # type: ignore[method-assign]
+    assert home.settle(CALL) == []
+    change.join(20)
+    assert not change.is_alive()
+    for member in cluster.members.values():
+        assert member.list_datasets(CALL) == [renewed]
+
+
+def test_a_scenes_record_is_read_from_its_copy(cluster: Cluster) -> None:
+    create(cluster)
+    cluster.store("s1", "v1", CELLS[:4])
+    name = f"scene/{A.id}/s1"
+    keepers = [node.id for node in cluster.rings["n1"].replicas_of(slot_of(name))]
+    record = cluster.home(name).get_scene_record(CALL, A.id, "s1")
+    assert record is not None
+    assert record.version == "v1"
+    for member in cluster.members.values():
+        if member.own_id in keepers:
+            assert member.get_scene_record(CALL, A.id, "s1") == record
+            if member.own_id == keepers[-1]:
+                assert member.get_scene_record(CALL, A.id, "s2") is None
+        else:
+            with pytest.raises(UnavailableError, match="its record's home is node"):
+                member.get_scene_record(CALL, A.id, "s1")

@@ -301,3 +301,48 @@ def test_calls_on_one_scene_wait_for_each_other(cluster: Cluster) -> None:
     for thread in threads:
         thread.join(timeout=60)
     assert outcomes == [SceneState.PUBLISHED] * 8
+
+
+def test_records_at_rest_are_not_looked_through_again(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = cluster.begin()
+    keeper = cluster.home("s1")
+    assert keeper.settle_all(CALL) == [f"scene/{A.id}/s1"]
+
+    def refuse(prefix: str = "") -> list[str]:
+        raise AssertionError(f"all records of {prefix} again")
+
+    monkeypatch.setattr(cluster.nodes[cluster.home_name("s1")].catalog, "record_names", refuse)
+    assert keeper.settle_all(CALL) == [f"scene/{A.id}/s1"]
+    cluster.put(record, CELLS[:2])
+    cluster.commit(record, CELLS[:2])
+    assert keeper.settle_all(CALL) == []
+    second = cluster.begin(version="v2")
+    assert keeper.settle_all(CALL) == [f"scene/{A.id}/s1"]
+    cluster.put(second, CELLS[:2])
+    cluster.now_s += 60
+    assert keeper.settle_all(CALL) == []
+    after = keeper.record(A.id, "s1")
+    assert after is not None
+    assert (after.state, after.version) == (SceneState.PUBLISHED, "v1")
+
+
+def test_a_decision_is_remembered_before_it_is_shown_also_after_a_crash(cluster: Cluster) -> None:
+    record = cluster.begin()
+    cluster.put(record, CELLS[:2])
+    home = cluster.home_name("s1")
+    remembered: list[SceneRecord] = []
+
+    def forget(_: SceneRecord) -> None:
+        raise UnavailableError("it dies behind its decision")
+
+    cluster.home("s1")._remember = forget
+    with pytest.raises(UnavailableError, match="dies behind"):
+        cluster.commit(record, CELLS[:2])
+    assert not any(cluster.seen().values())
+    cluster.start(home)
+    cluster.home("s1")._remember = remembered.append
+    assert cluster.home("s1").settle_all(CALL) == []
+    assert [(one.version, one.cells) for one in remembered] == [("v1", CELLS[:2])]
+    assert cluster.seen() == expected(cluster, "v1", CELLS[:2])

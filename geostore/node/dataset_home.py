@@ -1,0 +1,212 @@
+"""Datasets of a ring: decided at the home of their record, known to every node.
+
+The home decides by compare-and-set, then teaches all nodes, and says so only when all know:
+who plans a query may trust its own list. What could not be told is told later (`settle`).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from typing import Final
+
+from geostore.errors import ConflictError, GeostoreError, NotFoundError, UnavailableError
+from geostore.node.node import Node
+from geostore.node.peer import Peer, Peers
+from geostore.node.records import DATASET_PREFIX, LOST_DATASETS, dataset_record_name
+from geostore.ring import Ring, slot_of
+from geostore.types import CallContext, DatasetDefinition
+
+__all__ = ["DatasetHome"]
+
+_log = logging.getLogger(__name__)
+
+LOCK_WAIT_S: Final = 10.0
+"""How long a change waits for another one when its call has no deadline."""
+RETRY_S: Final = 1.0
+
+
+class DatasetHome:
+    """The datasets whose records' home one node is. Calls may come from any thread.
+
+    Changes wait for each other, and for what is told of earlier ones: were an old definition
+    told late, it would take the place of a newer one.
+    """
+
+    def __init__(
+        self, node: Node, *, own_id: str, ring: Callable[[], Ring], peers: Peers, pool: Executor
+    ) -> None:
+        self._node = node
+        self._own_id = own_id
+        self._ring = ring
+        self._peers = peers
+        self._pool = pool
+        self._changing = threading.Lock()
+        self._taught: set[str] = set()
+        """Ids whose definition, or end, all nodes are known to have."""
+        self._has_lost = node.catalog.record_get(LOST_DATASETS) is not None
+
+    def require_known(self) -> None:
+        """Raises UnavailableError: this node lost its list and was not told it again yet."""
+        if self._has_lost:
+            raise UnavailableError(
+                "this node's catalog was made anew, and no other node has told it yet which"
+                " datasets there are: it answers for itself alone",
+                retry_after_s=RETRY_S,
+            )
+
+    @contextmanager
+    def _one_change(self, call: CallContext, what: str) -> Iterator[None]:
+        left_s = call.time_left_s()
+        if not self._changing.acquire(timeout=LOCK_WAIT_S if left_s is None else left_s):
+            raise UnavailableError(f"{what}: another change takes too long", retry_after_s=RETRY_S)
+        try:
+            yield
+        finally:
+            self._changing.release()
+
+    # ------------------------------------------------------------------ changes
+
+    def create(self, call: CallContext, definition: DatasetDefinition) -> None:
+        """Raises ConflictError: the name is taken, or the id was used before."""
+        with self._one_change(call, f"dataset {definition.name!r}"):
+            with self._node.writing():
+                if definition not in self._node.datasets():
+                    self._node.known_datasets.create(definition)
+                # else an earlier call could not teach all nodes
+            self._teach(call, definition)
+
+    def replace(self, call: CallContext, old: DatasetDefinition, new: DatasetDefinition) -> None:
+        """Raises ConflictError, NotFoundError: see `Datasets.replace`."""
+        with self._one_change(call, f"dataset {old.name!r}"):
+            with self._node.writing():
+                if new not in self._node.datasets():
+                    self._node.known_datasets.replace(old, new)
+            self._teach(call, new)
+
+    def delete(self, call: CallContext, definition: DatasetDefinition) -> None:
+        """For ever. Done again it finishes what an earlier call could not."""
+        with self._one_change(call, f"dataset {definition.name!r}"):
+            self._taught.discard(definition.id)
+            with self._node.writing():
+                self._node.known_datasets.forget(definition.id, definition.name)
+            self._spread_end(call, definition.id, definition.name)
+
+    def finish_deletion(self, call: CallContext, name: str) -> bool:
+        """Tells the end of the datasets of that name that not all nodes heard of.
+
+        Whether there was one: a deletion that is asked for again then only had to go on.
+        """
+        has_found = False
+        with self._one_change(call, f"dataset {name!r}"):
+            for tombstone in self._node.known_datasets.deleted():
+                if tombstone.name == name and tombstone.dataset_id not in self._taught:
+                    self._spread_end(call, tombstone.dataset_id, name)
+                    has_found = True
+        return has_found
+
+    def _teach(self, call: CallContext, definition: DatasetDefinition) -> None:
+        epoch = 0
+        while epoch != self._ring().epoch:  # a node that joined meanwhile is taught too
+            epoch = self._ring().epoch
+            self._each_other(call, lambda peer: peer.learn_dataset(call, definition))
+        self._taught.add(definition.id)
+
+    def _spread_end(self, call: CallContext, dataset_id: str, name: str) -> None:
+        self._each_other(call, lambda peer: peer.forget_dataset(call, dataset_id, name))
+        self._taught.add(dataset_id)
+
+    def _each_other(self, call: CallContext, ask: Callable[[Peer], object]) -> None:
+        """Raises UnavailableError, which names who gave no answer."""
+        call.check("asking all nodes")
+        others = [node for node in self._ring().nodes if node.id != self._own_id]
+        futures = [self._pool.submit(self._ask_one, node.id, ask) for node in others]
+        failed = []
+        for node, future in zip(others, futures, strict=True):
+            try:
+                future.result()
+            except GeostoreError as error:
+                failed.append(f"node {node.name} at {node.address}: {error}")
+        if failed:
+            raise UnavailableError(
+                f"{len(failed)} of {len(others)} other nodes did not: {'; '.join(failed)}"
+            )
+
+    def _ask_one(self, node_id: str, ask: Callable[[Peer], object]) -> object:
+        return ask(self._peers.peer(node_id))
+
+    # ------------------------------------------------------------------ starting, and after
+
+    def settle(self, call: CallContext) -> list[str]:
+        """Tells what not all nodes know yet; names of the records that are still open."""
+        if self._has_lost and not self._learn_lost(call):
+            return [LOST_DATASETS]
+        still_open = []
+        for definition in self._node.datasets():
+            if self._is_open(definition.id, definition.name):
+                still_open += self._told(call, definition.name)
+        for tombstone in self._node.known_datasets.deleted():
+            if self._is_open(tombstone.dataset_id, tombstone.name):
+                still_open += self._told_end(call, tombstone.name)
+        return still_open
+
+    def _is_open(self, dataset_id: str, name: str) -> bool:
+        home = self._ring().first_of(slot_of(dataset_record_name(name)))
+        return dataset_id not in self._taught and home.id == self._own_id
+
+    def _told(self, call: CallContext, name: str) -> list[str]:
+        try:
+            with self._one_change(call, f"dataset {name!r}"):
+                self._teach(call, self._node.dataset(name))  # as it is by now
+        except NotFoundError:
+            return []  # deleted meanwhile, and its end is told
+        except GeostoreError as error:
+            _log.warning("dataset=%r is not known to all nodes yet: %s", name, error)
+            return [DATASET_PREFIX + name]
+        return []
+
+    def _told_end(self, call: CallContext, name: str) -> list[str]:
+        try:
+            self.finish_deletion(call, name)
+        except GeostoreError as error:
+            _log.warning("the end of dataset=%r is not known to all nodes yet: %s", name, error)
+            return [DATASET_PREFIX + name]
+        return []
+
+    # ------------------------------------------------------------------ a list that was lost
+
+    def _learn_lost(self, call: CallContext) -> bool:
+        """Takes over any other node's list: every node has every dataset that was acknowledged.
+
+        Whether one told it. A ring of one has nobody to ask, and what its files tell is all.
+        """
+        others = [node for node in self._ring().nodes if node.id != self._own_id]
+        for node in others:
+            ask = getattr(self._peers.peer(node.id), "list_datasets", None)
+            if ask is None:
+                continue
+            try:
+                found: list[DatasetDefinition] = ask(call)
+            except GeostoreError as error:
+                _log.warning("node=%s did not tell its datasets: %s", node.name, error)
+                continue
+            self._take_over(found)
+            return True
+        if not others:
+            self._take_over([])
+        return not others
+
+    def _take_over(self, found: Sequence[DatasetDefinition]) -> None:
+        with self._node.writing():
+            for definition in found:
+                try:
+                    self._node.known_datasets.learn(definition)
+                except ConflictError as error:  # deleted here, which that node hears yet
+                    _log.warning("dataset=%r is not taken over: %s", definition.name, error)
+            record = self._node.catalog.record_get(LOST_DATASETS)
+            if record is not None:
+                self._node.catalog.record_compare_and_set(LOST_DATASETS, record.revision, None)
+            self._has_lost = False
