@@ -17,9 +17,9 @@ from geostore.errors import InvalidInputError, NotFoundError
 if TYPE_CHECKING:
     from geostore.backends import Backend
     from geostore.grid import Region
-    from geostore.query import Explain, PercentRange, Query
+    from geostore.query import PercentRange, Query
     from geostore.scenes import Reader
-    from geostore.types import BBox, IngestProgress, RowBatch, TimeSpan
+    from geostore.types import BBox, IngestProgress, TimeSpan
 
 __all__ = [
     "box",
@@ -27,7 +27,6 @@ __all__ = [
     "check_datasets_known",
     "choice",
     "names",
-    "narrowed",
     "percent",
     "reader",
     "refuse",
@@ -245,30 +244,6 @@ def check_bands_known(backend: Backend, query: Query) -> None:
             known |= schema.names
     if known:  # a store without tiles knows no bands yet, so nothing is wrong with the name
         raise NotFoundError(unknown_name("band", unknown[0], known))
-
-
-def narrowed(
-    backend: Backend, query: Query, place: Region, explain: Explain | None
-) -> Iterator[RowBatch]:
-    """A query's rows whose cells match a second place as well; the limit counts after that."""
-    from dataclasses import replace
-
-    import numpy as np
-
-    from geostore.grid import scheme
-
-    left = query.limit
-    for batch in backend.query(replace(query, limit=None), explain):
-        fits = [
-            place.matches(scheme(schema.scheme), geocode)
-            for schema, geocode in zip(batch.schema, batch.geocode, strict=True)
-        ]
-        positions = np.flatnonzero(fits)[:left]
-        if left is not None:
-            left -= len(positions)
-        yield batch.take(positions)
-        if left == 0:
-            return
 
 
 def time_text(moment: datetime | None) -> str | None:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from geostore.backends import Backend
-    from geostore.grid import Region
     from geostore.query import Explain, Query
     from geostore.tensors import Chunks, ExportFormat, GroupBy
     from geostore.types import RowBatch, TileRow
@@ -37,21 +36,14 @@ class Selection:
     Every use asks the store again, and sees what is published then.
     """
 
-    def __init__(
-        self, backend: Backend, query: Query, *, also_within: Region | None = None
-    ) -> None:
+    def __init__(self, backend: Backend, query: Query) -> None:
         self._backend = backend
         self._query = query
-        self._also_within = also_within
 
     def _batches(self, explain: Explain | None = None) -> Iterator[RowBatch]:
         """Matching rows, in order. A query for bands that nothing has is an error."""
-        if self._also_within is None:
-            batches = self._backend.query(self._query, explain)
-        else:
-            batches = keywords.narrowed(self._backend, self._query, self._also_within, explain)
         empty = True
-        for batch in batches:
+        for batch in self._backend.query(self._query, explain):
             empty = empty and not len(batch)
             yield batch
         if empty and self._query.bands:
@@ -59,11 +51,6 @@ class Selection:
 
     def _arrow_batches(self) -> Iterator[pa.RecordBatch]:
         """The rows as Arrow has them, without an object a row where nothing must look at them."""
-        if self._also_within is not None:
-            from geostore.tensors import record_batches
-
-            yield from record_batches(self._batches())
-            return
         empty = True
         for batch in self._backend.query_arrow(self._query):
             empty = empty and not batch.num_rows
@@ -82,8 +69,6 @@ class Selection:
 
     def count(self) -> int:
         """How many tiles match now (at most `limit`)."""
-        if self._also_within is not None:
-            return sum(len(batch) for batch in self._batches())
         total = self._backend.count(self._query)
         if not total and self._query.bands:
             keywords.check_bands_known(self._backend, self._query)
@@ -310,8 +295,6 @@ class Selection:
     @cached_property
     def _predicates(self) -> dict[str, str]:
         found = dict(self._query.predicates())
-        if self._also_within is not None:
-            found["geometry"] = "and within the geometry"
         if self._query.sort is not None:
             found["sort"] = self._query.sort
         if self._query.limit is not None:

@@ -241,11 +241,13 @@ class Store:
         if datasets is not None:
             keywords.check_datasets_known(self._backend, datasets)
         box = keywords.box(bbox)
-        region = None if box is None else Region.from_bbox(box)
-        shape = keywords.region(geometry)
+        region = shape = keywords.region(geometry)
+        if box is not None:
+            region = Region.from_bbox(box)
+            region = region if shape is None else Region.of_both(region, shape)
         query = Query(
             datasets=datasets,
-            region=shape if region is None else region,
+            region=region,
             geocode=geocode,
             recursive=recursive,
             time=keywords.time_span(time),
@@ -257,8 +259,7 @@ class Store:
             sort=sort,
             limit=limit,
         )
-        both = region is not None and shape is not None
-        return Selection(self._backend, query, also_within=shape if both else None)
+        return Selection(self._backend, query)
 
     # ------------------------------------------------------------ care
 

@@ -97,14 +97,29 @@ class Region:
         """
         return cls(read_parts(geometry))
 
+    @staticmethod
+    def of_both(first: Region, second: Region) -> Region:
+        """What is asked where two places must hold: a cell matches if it matches each.
+
+        Such a cell may have no child that does: each place may lie in another one.
+        """
+        return _Both(first, second)
+
+    @property
+    def parts(self) -> tuple[Region, ...]:
+        """The places that must all hold: this one, or those of `of_both`."""
+        return (self,)
+
     def to_json(self) -> dict[str, Any]:
-        """A JSON-able dict, `{"bbox": ...}` or `{"geometry": ...}`; `from_json` undoes it."""
+        """A JSON-able dict, `{"bbox": ...}`, `{"geometry": ...}` or `{"both": [..., ...]}`;
+        `from_json` undoes it.
+        """
         if isinstance(self._source, BBox):
             return {"bbox": list(self._source.as_tuple())}
         return {"geometry": write_parts(self._source)}
 
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Self:
+    @staticmethod
+    def from_json(value: dict[str, Any]) -> Region:
         """The region that `to_json` described.
 
         Raises:
@@ -117,10 +132,12 @@ class Region:
                 raise InvalidInputError(
                     f"region bbox {value['bbox']!r}: expected west, south, east, north"
                 ) from None
-            return cls.from_bbox(BBox(west, south, east, north))
+            return Region.from_bbox(BBox(west, south, east, north))
         if "geometry" in value:
-            return cls.from_geometry(value["geometry"])
-        raise InvalidInputError(f"region with {sorted(value)}: expected bbox or geometry")
+            return Region.from_geometry(value["geometry"])
+        if "both" in value:
+            return _both_from_json(value["both"])
+        raise InvalidInputError(f"region with {sorted(value)}: expected bbox, geometry or both")
 
     @property
     def bboxes(self) -> tuple[BBox, ...]:
@@ -251,10 +268,74 @@ class Region:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Prepared geometries do not travel; coordinates do, exactly.
-        return type(self).from_json, (self.to_json(),)
+        return Region.from_json, (self.to_json(),)
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"Region is immutable: {name} cannot be set")
 
     def __delattr__(self, name: str) -> NoReturn:
         raise AttributeError(f"Region is immutable: {name} cannot be deleted")
+
+
+class _Both(Region):
+    """Two regions, neither of which is such a pair."""
+
+    __slots__ = ("_first", "_second")
+
+    _first: Region
+    _second: Region
+
+    def __init__(self, first: Region, second: Region) -> None:
+        if len(first.parts) + len(second.parts) != 2:
+            raise InvalidInputError("two places at most can be asked for at once")
+        for name, value in (
+            ("_first", first),
+            ("_second", second),
+            ("_key", ("both", first, second)),
+        ):
+            object.__setattr__(self, name, value)
+
+    @property
+    def parts(self) -> tuple[Region, ...]:
+        return (self._first, self._second)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"both": [self._first.to_json(), self._second.to_json()]}
+
+    @property
+    def bboxes(self) -> tuple[BBox, ...]:
+        """None where the boxes of the two do not even touch."""
+        found: dict[BBox, None] = {}
+        for one in self._first.bboxes:
+            for other in self._second.bboxes:
+                west, east = max(one.west, other.west), min(one.east, other.east)
+                south, north = max(one.south, other.south), min(one.north, other.north)
+                if west <= east and south <= north:
+                    found[BBox(west, south, east, north)] = None
+        return tuple(found)
+
+    def relation(self, box: BBox) -> Relation:
+        first, second = self._first.relation(box), self._second.relation(box)
+        return first if first.value <= second.value else second
+
+    def relation_many(self, bounds: Floats) -> npt.NDArray[np.int8]:
+        return np.minimum(self._first.relation_many(bounds), self._second.relation_many(bounds))
+
+    def matches(self, scheme: Scheme, geocode: str) -> bool:
+        return self._first.matches(scheme, geocode) and self._second.matches(scheme, geocode)
+
+    def cells_relation(
+        self, scheme: Scheme, columns: Integers, rows: Integers, length: int
+    ) -> npt.NDArray[np.int8]:
+        """As `Region.cells_relation`; where it is 1, perhaps no child matches."""
+        first = self._first.cells_relation(scheme, columns, rows, length)
+        return np.minimum(first, self._second.cells_relation(scheme, columns, rows, length))
+
+
+def _both_from_json(value: object) -> Region:
+    if not isinstance(value, list) or len(value) != 2:
+        raise InvalidInputError(f"region of both {str(value)[:80]!r}: expected two regions")
+    for part in value:
+        if not isinstance(part, dict) or "both" in part:
+            raise InvalidInputError(f"region of both: expected a place, got {str(part)[:80]!r}")
+    return Region.of_both(Region.from_json(value[0]), Region.from_json(value[1]))

@@ -3,7 +3,8 @@
 A tile lies in the slot of its placement key, the first characters of its geocode. A cell matches
 a region exactly if one of the cells under it does (see `geostore.grid.region`), so the slots of
 an answer are those of the placement keys whose own cells match: nothing is missed, and no slot
-is named without such a key.
+is named without such a key. (Of two places that must both hold, a key's cell may match each
+without a cell under it that matches both: then its slot is named.)
 """
 
 from __future__ import annotations

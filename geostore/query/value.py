@@ -223,9 +223,7 @@ class Query:
         if self.datasets is not None:
             texts["dataset"] = "in " + ", ".join(self.datasets)
         if self.region is not None:
-            texts["region"] = "overlaps " + "; ".join(
-                ",".join(f"{bound:.6g}" for bound in box.as_tuple()) for box in self.region.bboxes
-            )
+            texts["region"] = "overlaps " + " and ".join(map(_boxes_text, self.region.parts))
         if self.geocode is not None:
             texts["geocode"] = f"under {self.geocode}" if self.recursive else f"is {self.geocode}"
         if self.time is not None:
@@ -241,6 +239,10 @@ class Query:
         if self.scene is not None:
             texts["scene"] = f"is {self.scene}"
         return texts
+
+
+def _boxes_text(region: Region) -> str:
+    return "; ".join(",".join(f"{bound:.6g}" for bound in box.as_tuple()) for box in region.bboxes)
 
 
 def _span_text(span: TimeSpan) -> str:

@@ -117,7 +117,13 @@ def test_a_box_and_a_geometry_must_both_hold(store) -> None:
     assert both.count() == 1
     assert store.query(bbox=box, geometry=west, limit=1).count() == 1
     assert store.query(bbox=box, geometry=west, limit=0).count() == 0
-    assert "geometry" in repr(both)
+    assert " and " in repr(both)
+    told = both.explain()
+    assert told.rows_matched == 1
+    assert " and " in told.predicates["region"]
+    assert both.to_arrow().num_rows == len(both.to_pandas()) == 1
+    apart = {"type": "Point", "coordinates": [10.0, 50.0]}
+    assert list(store.query(bbox=box, geometry=apart)) == []
 
 
 def test_unknown_names_are_errors_that_name_the_known(store) -> None:

@@ -364,3 +364,70 @@ def test_real_outlines(shared_data: Path) -> None:
     assert len(found) > 500
     assert found >= {code for code, area in overlapped.items() if area > 1e-9}
     assert found <= {code for code, area in overlapped.items() if area > 0}
+
+
+# ---------------------------------------------------------------- two places at once
+
+BOX = Region.from_bbox(BBox(-80.0, 30.0, -60.0, 50.0))
+OTHERS = (
+    Region.from_bbox(BBox(-70.0, 40.0, -50.0, 60.0)),
+    Region.from_bbox(BBox(170.0, -80.0, -75.0, 80.0)),  # across the antimeridian
+    Region.from_geometry({"type": "Point", "coordinates": [-70.0, 40.0]}),
+    Region.from_geometry({"type": "LineString", "coordinates": [[-90.0, 35.0], [-65.0, 45.0]]}),
+    Region.from_geometry(polygon([[-75.0, 20.0], [-40.0, 45.0], [-70.0, 60.0], [-75.0, 20.0]])),
+    Region.from_geometry({"type": "Point", "coordinates": [20.0, 40.0]}),
+    BOX,
+)
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_both_places_must_hold(other: Region) -> None:
+    both = Region.of_both(BOX, other)
+    for grid, length in ((GEOHASH, 2), (QUADTILE, 6)):
+        columns, rows = grid.grid_size(length)
+        codes = [grid.geocode_at(i, j, length) for i in range(columns) for j in range(rows)]
+        one, two = BOX.matches_many(grid, codes), other.matches_many(grid, codes)
+        found = both.matches_many(grid, codes)
+        assert found.tolist() == (one & two).tolist()
+        near = [i for i in range(len(codes)) if one[i]][:60]
+        assert [both.matches(grid, codes[i]) for i in near] == [bool(found[i]) for i in near]
+        assert sorted(covering(grid, both, length)) == sorted(
+            code for code, is_found in zip(codes, found, strict=True) if is_found
+        )
+        for i in near:
+            bounds = grid.bounds(codes[i])
+            relation = both.relation(bounds)
+            assert relation is not Relation.OUTSIDE or not found[i]
+            assert relation is not Relation.INSIDE or found[i]
+            many = both.relation_many(np.array([bounds.as_tuple()]))
+            assert many.tolist() == [relation.value]
+            if found[i]:
+                touching = [
+                    box.west <= bounds.east and bounds.west <= box.east
+                    and box.south <= bounds.north and bounds.south <= box.north
+                    for box in both.bboxes
+                ]  # fmt: skip
+                assert any(touching)
+    assert both.parts == (BOX, other)
+    assert BOX.parts == (BOX,)
+
+
+def test_two_places_are_a_value() -> None:
+    both = Region.of_both(BOX, OTHERS[4])
+    again = Region.from_json(json.loads(json.dumps(both.to_json())))
+    assert again == both == pickle.loads(pickle.dumps(both))
+    assert hash(again) == hash(both)
+    assert both != Region.of_both(OTHERS[4], BOX)
+    assert both != BOX
+    assert Region.of_both(BOX, OTHERS[5]).bboxes == ()
+    with pytest.raises(InvalidInputError, match="two places at most"):
+        Region.of_both(both, BOX)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, [], [{}, {}], [BOX.to_json()], [BOX.to_json(), {"both": []}], [BOX.to_json(), 3]],
+)
+def test_two_places_that_do_not_read_are_refused(value: object) -> None:
+    with pytest.raises(InvalidInputError, match="region"):
+        Region.from_json({"both": value})
