@@ -10,7 +10,7 @@ import base64
 import hashlib
 import json
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +68,7 @@ class PlainRing:
         slot = int(hashlib.sha1(placement_key.encode()).hexdigest()[:3], 16)
         return [self.names[index] for index in self.owners[slot]]
 
-    def asked(self, placement_keys: Sequence[str]) -> list[str]:
+    def asked(self, placement_keys: Iterable[str]) -> list[str]:
         """The first replicas of the keys' slots, in the ring's order."""
         firsts = {self.holders(key)[0] for key in placement_keys}
         return [name for name in self.names if name in firsts]

@@ -1,14 +1,19 @@
-"""Queries answer as brute force over every tile file's own metadata does.
+"""Queries answer as brute force over every tile file's own metadata does (invariants 1, 2, 6).
 
 The brute force shares no code with the catalog or the planner: it opens each tile file,
-takes its metadata as JSON, and applies the matching rules as CONTRACT words them.
+takes its metadata as JSON, and applies the matching rules as CONTRACT words them. Embedded
+store and cluster are asked the same; the cluster through each of its nodes, for which
+`CONGRUENCE=full` gives every node every query, and otherwise each query goes to one of them.
 """
 
 from __future__ import annotations
 
+import json
 import random
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from typing import Any
 
 import mercantile
@@ -17,8 +22,11 @@ import pytest
 import shapely
 from shapely.geometry import LineString, Point, Polygon, box, shape
 
+from geostore.api import Store
 from geostore.tiles import TileFile
-from tests.oracle.conftest import RealStore
+from geostore.types import DatasetDefinition
+from tests.local_clusters import done
+from tests.oracle.conftest import CLUSTER_NODES, IS_FULL, RealCluster, RealStore
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 BASE32 = "0123456789bcdefghjkmnpqrstuvwxyz"
@@ -194,8 +202,28 @@ def _answer(facts: list[Fact], query: dict[str, Any]) -> list[tuple[str, str, st
     return [(f.dataset, f.geocode, f.scene) for f in (found if limit is None else found[:limit])]
 
 
-def _ask(real: RealStore, query: dict[str, Any]) -> list[tuple[str, str, str]]:
-    return [(t.dataset, t.geocode, t.scene) for t in real.store.query(**query)]
+@dataclass(frozen=True)
+class Backend:
+    """A store that is asked."""
+
+    store: Store
+    part: int | None
+    """Of a cluster outside full runs: which third of the queries it is asked."""
+
+    def asks(self, number: int) -> bool:
+        return self.part is None or number % len(CLUSTER_NODES) == self.part
+
+    def answer(self, query: dict[str, Any]) -> list[tuple[str, str, str]]:
+        return [(t.dataset, t.geocode, t.scene) for t in self.store.query(**query)]
+
+
+@pytest.fixture(params=["embedded", *CLUSTER_NODES])
+def backend(request: pytest.FixtureRequest, real: RealStore) -> Backend:
+    if request.param == "embedded":
+        return Backend(real.store, None)
+    cluster: RealCluster = request.getfixturevalue("real_cluster")
+    part = None if IS_FULL else CLUSTER_NODES.index(request.param)
+    return Backend(cluster.stores[request.param], part)
 
 
 class _Random:
@@ -277,24 +305,38 @@ PREDICATES = (
 )
 
 
+Asked = list[tuple[dict[str, Any], list[tuple[str, str, str]]]]
+"""Queries and what brute force answers."""
+
+
+@pytest.fixture(scope="module")
+def alone(facts: list[Fact]) -> dict[str, Asked]:
+    """Twenty queries a predicate, by its name."""
+    asked = {}
+    for name in PREDICATES:
+        source = _Random(facts, seed=11)
+        queries = [{name: source.one(name)} for _ in range(20)]
+        asked[name] = [(query, _answer(facts, query)) for query in queries]
+    return asked
+
+
 @pytest.mark.parametrize("name", PREDICATES)
-def test_each_predicate_alone(real: RealStore, facts: list[Fact], name: str) -> None:
-    source = _Random(facts, seed=11)
+def test_each_predicate_alone(backend: Backend, alone: dict[str, Asked], name: str) -> None:
     hits = 0
-    for _ in range(20):
-        query = {name: source.one(name)}
-        expected = _answer(facts, query)
-        assert _ask(real, query) == expected, query
-        assert real.store.query(**query).count() == len(expected), query
-        hits += bool(expected)
+    for number, (query, expected) in enumerate(alone[name]):
+        if backend.asks(number):
+            assert backend.answer(query) == expected, query
+            assert backend.store.query(**query).count() == len(expected), query
+            hits += bool(expected)
     assert hits, "the predicate never matched anything: the test proves nothing"
 
 
-def test_random_combinations(real: RealStore, facts: list[Fact]) -> None:
+@pytest.fixture(scope="module")
+def combinations(facts: list[Fact]) -> Asked:
     source = _Random(facts, seed=5)
     rng = source.rng
-    hits = 0
-    for number in range(1000):
+    asked = []
+    for _ in range(1000):
         names = rng.sample(PREDICATES, rng.randint(1, 4))
         query = {name: source.one(name) for name in names}
         if "geocode" in query and rng.random() < 0.3:
@@ -305,7 +347,198 @@ def test_random_combinations(real: RealStore, facts: list[Fact]) -> None:
             )
         if rng.random() < 0.3:
             query["limit"] = rng.randint(0, 20)
-        expected = _answer(facts, query)
-        assert _ask(real, query) == expected, f"query {number}: {query}"
-        hits += bool(expected)
-    assert hits > 200
+        asked.append((query, _answer(facts, query)))
+    return asked
+
+
+def test_random_combinations(backend: Backend, combinations: Asked) -> None:
+    asked = hits = 0
+    for number, (query, expected) in enumerate(combinations):
+        if backend.asks(number):
+            assert backend.answer(query) == expected, f"query {number}: {query}"
+            asked += 1
+            hits += bool(expected)
+    assert hits > asked / 5
+
+
+# ---------------------------------------------------------------- who is asked
+
+CANDIDATES_MAX = 3000
+"""Cells that brute force looks at for one query; places of more are left out."""
+
+
+def _geohash_at(column: int, row: int, length: int) -> str:
+    """The cell so many cells from the west and the south."""
+    lon_bits, lat_bits = (5 * length + 1) // 2, 5 * length // 2
+    bits = [0] * (5 * length)
+    bits[0::2] = [column >> (lon_bits - 1 - i) & 1 for i in range(lon_bits)]
+    bits[1::2] = [row >> (lat_bits - 1 - i) & 1 for i in range(lat_bits)]
+    numbers = [int("".join(map(str, bits[i : i + 5])), 2) for i in range(0, len(bits), 5)]
+    return "".join(BASE32[number] for number in numbers)
+
+
+def _cell(scheme: str, geocode: str) -> Fact:
+    """A cell that nothing is known of but its place."""
+    if scheme == "geohash":
+        west, south, east, north = geohash_box(geocode)
+    else:
+        west, south, east, north = mercantile.bounds(mercantile.quadkey_to_tile(geocode))
+    nothing: dict[str, Any] = dict.fromkeys(("time", "time_end", "platform", "cloud"))
+    return Fact(
+        dataset="", geocode=geocode, scene="", names=frozenset(), coverage=0.0, **nothing,
+        west=west, south=south, east=east, north=north, scheme=scheme,
+    )  # fmt: skip
+
+
+def _cells_over(
+    scheme: str, length: int, boxes: list[tuple[float, float, float, float]]
+) -> set[str] | None:
+    """All cells that touch one of the boxes; None: more than brute force looks at."""
+    found: set[str] = set()
+    for left, south, right, north in boxes:
+        west, east = max(left, -180.0), min(right, 180.0)
+        if west > east:
+            continue
+        if scheme == "quadtile":
+            first, last = mercantile.tile(west, north, length), mercantile.tile(east, south, length)
+            across, down = (first.x, last.x), (first.y, last.y)
+            columns = rows = 1 << length
+        else:
+            columns, rows = 1 << (5 * length + 1) // 2, 1 << 5 * length // 2
+            across = (int((west + 180) / 360 * columns), int((east + 180) / 360 * columns))
+            down = (int((south + 90) / 180 * rows), int((north + 90) / 180 * rows))
+        # One more on each side: which of them match is decided cell by cell.
+        wide = range(max(0, across[0] - 1), min(columns, across[1] + 2))
+        high = range(max(0, down[0] - 1), min(rows, down[1] + 2))
+        if len(wide) * len(high) > CANDIDATES_MAX:
+            return None
+        for x, y in product(wide, high):
+            found.add(
+                mercantile.quadkey(x, y, length)
+                if scheme == "quadtile"
+                else _geohash_at(x, y, length)
+            )
+    return found
+
+
+def _placement_keys(query: dict[str, Any], dataset: DatasetDefinition) -> set[str] | None:
+    """Placement keys of all cells of a dataset that match the query's place, stored or not; None
+    where those are too many to look at.
+    """
+    scheme, length, placement = dataset.scheme, dataset.length, dataset.placement
+    assert length is not None
+    assert placement is not None
+    prefix, alphabet = query.get("geocode", ""), BASE32 if scheme == "geohash" else "0123"
+    whole = query.get("recursive", True) or not prefix
+    if len(prefix) > length or (not whole and len(prefix) < length) or set(prefix) - set(alphabet):
+        return set()
+    boxes = None
+    place: dict[str, Any] = {}
+    if "bbox" in query:
+        west, south, east, north = place["bbox"] = query["bbox"]
+        spans = [(west, east)] if west <= east else [(west, 180.0), (-180.0, east)]
+        boxes = [(a, south, b, north) for a, b in spans]
+    if "geometry" in query:
+        place["geometry"], place["parts"] = query["geometry"], _parts(shape(query["geometry"]))
+        boxes = boxes or [part.bounds for part in place["parts"]]
+    if len(prefix) >= placement:
+        cells: set[str] | None = {prefix}
+    elif boxes is None:
+        cells = None
+    else:
+        cells = _cells_over(scheme, placement, boxes)
+    if cells is None:
+        return None
+    return {
+        cell[:placement]
+        for cell in cells
+        if cell.startswith(prefix) and _matches(_cell(scheme, cell), place)
+    }
+
+
+def test_invariant_6_cluster_asks_whom_the_ring_names(
+    real: RealStore, real_cluster: RealCluster, alone: dict[str, Asked], combinations: Asked
+) -> None:
+    ring = real_cluster.cluster.ring()
+    datasets = {each.name: each for each in real.store.datasets()}
+    asked_of: Counter[int] = Counter()
+    queries = [*alone["bbox"], *alone["geometry"], *alone["geocode"], *combinations]
+    for number, (query, _) in enumerate(queries):
+        if not IS_FULL and number % 5:
+            continue
+        keys = [
+            _placement_keys(query, datasets[name])
+            for name in query.get("dataset", sorted(datasets))
+        ]
+        if None in keys or query.get("limit") == 0:
+            continue
+        names = ring.asked({key for each in keys for key in each or ()})
+        store = real_cluster.stores[CLUSTER_NODES[number % 3]]
+        told = store.query(**query).explain()
+        assert told.nodes_asked == names, query
+        assert told.nodes_skipped == [name for name in ring.names if name not in names], query
+        asked_of[len(names)] += 1
+    assert min(asked_of[count] for count in (1, 2, 3)) >= 5, asked_of
+
+
+def test_explain_counts_what_brute_force_counts(
+    real_cluster: RealCluster, facts: list[Fact], combinations: Asked
+) -> None:
+    for number, (query, expected) in enumerate(combinations[: None if IS_FULL else 60]):
+        told = real_cluster.stores[CLUSTER_NODES[number % 3]].query(**query).explain()
+        assert sorted(told.nodes_asked + told.nodes_skipped) == sorted(CLUSTER_NODES)
+        if query.get("limit") == 0:
+            continue  # nobody is asked for nothing
+        unlimited = {name: value for name, value in query.items() if name != "limit"}
+        matched = len(_answer(facts, unlimited)) if "limit" in query else len(expected)
+        assert (told.rows_matched or 0) == matched, query
+        assert (told.rows_total or 0) <= len(facts)
+
+
+# ---------------------------------------------------------------- the same lines
+
+
+def test_scenes_go_into_a_cluster_as_into_a_directory(
+    real: RealStore, real_cluster: RealCluster
+) -> None:
+    assert len(real_cluster.results) >= 6
+    for dataset, result in real_cluster.results.items():
+        expected = {**real.results[dataset].to_json(), "seconds": 0}
+        assert {**result.to_json(), "seconds": 0} == expected
+
+
+@pytest.mark.parametrize("node", CLUSTER_NODES)
+def test_every_line_is_the_same(real: RealStore, real_cluster: RealCluster, node: str) -> None:
+    target = real_cluster.cluster.targets[CLUSTER_NODES.index(node)]
+    ring = real_cluster.cluster.ring()
+    placements = {each.name: each.placement for each in real.store.datasets()}
+    for order in ("time", "-cloud", "coverage"):
+        one, three = (
+            [
+                json.loads(line)
+                for line in done("--store", where, "query", "--sort", order).stdout.splitlines()
+            ]
+            for where in (real.directory, target)
+        )
+        assert len(one) == sum(result.tiles for result in real.results.values())
+        for mine, theirs in zip(one, three, strict=True):
+            assert theirs.pop("nodes") == ring.holders(
+                theirs["geocode"][: placements[theirs["dataset"]]]
+            )
+            del mine["nodes"]
+            assert list(theirs.items()) == list(mine.items())
+
+
+def test_pixels_of_real_tiles_are_the_same(real: RealStore, real_cluster: RealCluster) -> None:
+    chosen = random.Random(3)
+    for name in real.results:
+        mine = list(real.store.query(dataset=name))
+        for number in chosen.sample(range(len(mine)), min(4, len(mine))):
+            store = real_cluster.stores[CLUSTER_NODES[number % 3]]
+            tile = mine[number]
+            (theirs,) = store.query(dataset=name, geocode=tile.geocode, recursive=False)
+            for band in chosen.sample(tile.bands, min(3, len(tile.bands))):
+                one, three = tile.read(bands=[band]), theirs.read(bands=[band])
+                assert np.array_equal(one.data, three.data)
+                assert np.array_equal(one.mask, three.mask)
+                assert (one.crs, one.transform) == (three.crs, three.transform)
