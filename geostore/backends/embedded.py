@@ -12,6 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
+
 from geostore.node import (
     Mode,
     Node,
@@ -23,6 +25,7 @@ from geostore.node import (
 )
 from geostore.query import Explain, Query
 from geostore.types import (
+    BLOCK_DTYPE,
     DatasetDefinition,
     EncodedTile,
     RowBatch,
@@ -235,7 +238,8 @@ class EmbeddedBackend:
 
     def _read_tile(self, key: TileKey, indices: Sequence[int]) -> TileBlocks:
         data = self._node.read_blocks(key, indices)
-        table = self._node.details(key).blocks[list(indices)]
+        entries = self._node.block_table(key)
+        table = np.array([entries[index] for index in indices], dtype=BLOCK_DTYPE)
         return TileBlocks(key=key, indices=tuple(indices), data=tuple(data), table=table)
 
     def status(self) -> StoreStatus:

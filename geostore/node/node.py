@@ -44,7 +44,9 @@ TEMPORARY: Final = "*"
 LOCATED_MAX: Final = 512
 """Tiles whose block table is remembered: more than a loader reads at once."""
 
-_Located = tuple[Path, list[tuple[int, int]]]
+BlockEntry = tuple[int, int, int, int]
+"""Offset, length, fill and checksum of a block, as in BLOCK_DTYPE."""
+_Located = tuple[Path, list[BlockEntry]]
 
 
 def _now_us() -> int:
@@ -401,13 +403,21 @@ class Node:
                 f"tile {key}: blocks {min(indices)}..{max(indices)} asked,"
                 f" its block table has 0..{len(table) - 1}"
             )
-        spans = [table[index] for index in indices]
+        spans = [table[index][:2] for index in indices]
         stored = [span for span in spans if span[1]]
         views = iter(self._read_spans(key, path, stored) if stored else ())
         return [next(views) if length else None for _, length in spans]
 
+    def block_table(self, key: TileKey) -> Sequence[BlockEntry]:
+        """A tile's block table: what goes with `read_blocks`, and quicker than its details.
+
+        Raises NotFoundError; a tile that went lately may still be told of.
+        """
+        self._require_open()
+        return self._locate(key)[1]
+
     def _locate(self, key: TileKey) -> _Located:
-        """A tile's file and (offset, length) of each block; the last used are remembered.
+        """A tile's file and block table; the last used are remembered.
 
         Neither ever changes for a key, so the memory needs no care: a tile that went is
         found out by its missing file.
@@ -417,9 +427,7 @@ class Node:
             if located is not None:
                 self._located.move_to_end(key)
                 return located
-        blocks = self.catalog.details(key).blocks
-        spans = list(zip(blocks["offset"].tolist(), blocks["length"].tolist(), strict=True))
-        located = self.tile_path(key), spans
+        located = self.tile_path(key), self.catalog.details(key).blocks.tolist()
         with self._located_lock:
             self._located[key] = located
             while len(self._located) > LOCATED_MAX:

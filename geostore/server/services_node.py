@@ -11,8 +11,9 @@ from geostore.query import Explain
 from geostore.rpc import messages as wire
 from geostore.rpc.block_streams import StoredBlock, block_messages
 from geostore.rpc.v1 import node_pb2, node_pb2_grpc
+from geostore.server.ahead import one_ahead
 from geostore.server.arrivals import Arrivals
-from geostore.server.call import current_call
+from geostore.server.call import Call, current_call
 from geostore.server.services_calls import Door, answer_rows, take_tiles
 from geostore.server.verifying import Verifying
 from geostore.types import CallContext
@@ -25,6 +26,8 @@ READ_BYTES_MAX = 8 << 20
 """Of blocks read at once, unless a single one is larger: callers may ask for one block a
 million times."""
 READ_BLOCKS_MAX = 4096
+AHEAD_TILES_MIN = 4
+"""For fewer tiles a second thread costs more than it gains."""
 
 
 class NodeService(node_pb2_grpc.NodeServiceServicer):
@@ -157,19 +160,19 @@ class NodeService(node_pb2_grpc.NodeServiceServicer):
         self, request: node_pb2.ReadBlocksRequest, context: Context
     ) -> Iterator[bytes]:
         call = self._door.begin(request.head, context, placed=False)
-        yield from block_messages(self._blocks(call, request))
+        messages = block_messages(self._blocks(call, current_call(), request))
+        yield from messages if len(request.wanted) < AHEAD_TILES_MIN else one_ahead(messages)
 
     def _blocks(
-        self, call: CallContext, request: node_pb2.ReadBlocksRequest
+        self, call: CallContext, served: Call, request: node_pb2.ReadBlocksRequest
     ) -> Iterator[StoredBlock]:
         """Some of one tile's blocks in memory at a time."""
         member = self._door.member
         for number, wanted in enumerate(request.wanted):
             key = wire.key_from_wire(wanted.key)
-            [details] = member.tile_details(call, [key])
-            table: list[tuple[int, int, int, int]] = details.blocks.tolist()
+            table = member.node.block_table(key)
             for indices in _some(wanted.indices, [length for _, length, _, _ in table]):
-                current_call().check()
+                served.check()
                 stored = member.read_blocks(call, key, indices)
                 for index, data in zip(indices, stored, strict=True):
                     _, _, fill, checksum = table[index]
