@@ -34,7 +34,7 @@ from tests.fake_leaves import definition_of, ring_of
 from tests.synthetic_tiles import make_entry, make_schema
 
 STORES = 60 if os.environ.get("CONGRUENCE") == "full" else 6
-QUERIES = 60
+QUERIES = 40
 SORTS: tuple[SortKey | None, ...] = (None, *get_args(SortKey))
 BANDS = ({"B04": "red"}, {"B04": "red", "B08": "nir"}, {"SR_B4": "red", "SR_B5": None})
 PLATFORMS = (None, "sentinel-2a", "landsat-8")
