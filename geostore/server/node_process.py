@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from geostore.config import HostPort, parse_listen
-from geostore.errors import (
-    ConflictError,
-    GeostoreError,
-    InvalidInputError,
-    UnavailableError,
-    WrongClusterError,
-)
+from geostore.errors import GeostoreError, InvalidInputError
 from geostore.metrics import (
     NODE_FREE_BYTES,
     NODE_HELD_BYTES,
@@ -30,13 +22,13 @@ from geostore.metrics import (
 from geostore.node import Node
 from geostore.node.member import Member
 from geostore.ring import Ring, RingNode, found_ring
-from geostore.rpc.client import NodeClient
 from geostore.rpc.transport import PLAINTEXT, Channels, Security, TlsFiles, server_credentials
+from geostore.server.joining import check_alone, check_joined, check_options, join_ring
 from geostore.server.lifecycle import NodeServer, ServerState, StopSignals, run_until_signal
 from geostore.server.limits import CallClass
 from geostore.server.ring_file import RingFile
 from geostore.server.ring_keeper import RingKeeper
-from geostore.server.ring_peers import RING_CALL_S, RingPeers
+from geostore.server.ring_peers import RingPeers
 from geostore.server.services import (
     CALL_CLASSES,
     SERVICE_NAMES,
@@ -46,15 +38,10 @@ from geostore.server.services import (
 )
 from geostore.types import CallContext
 
-__all__ = ["JOIN_S", "NodeOptions", "run_node"]
+__all__ = ["NodeOptions", "run_node"]
 
 _log = logging.getLogger(__name__)
 
-JOIN_S = 60.0
-"""How long a new node tries to be taken in: the founder may be starting too."""
-_JOIN_CALL_S = 15.0
-_RETRY_S = 0.25
-_RETRY_MAX_S = 4.0
 GRACE_S = 30.0
 THREAD_STACK_BYTES = 2 << 20
 """Of up to some 80 threads. The system's own default is mostly 8 MiB, which counts in full
@@ -172,13 +159,15 @@ class _Start:
         opened.callback(self._channels.close)
         self._server: NodeServer | None = None
         self._keeper: RingKeeper | None = None
+        self._member: Member | None = None
 
     def run(self) -> None:
         """Raises what `run_node` does."""
         options, opened = self._options, self._opened
-        # The port first: a second node with the same command fails before it touches anything.
+        # The ports first: a second node with the same command fails before it touches anything.
         server = self._server = self._listen()
         opened.callback(server.drain, 0.0)  # where the start fails
+        self._show_metrics()
         node = opened.enter_context(Node(options.data, lock_now=True, is_member=True))
         address = options.address_at(server.address.port)
         # Whom we join may call back at once: until the door opens it is told that we start.
@@ -194,12 +183,7 @@ class _Start:
         )
         opened.callback(keeper.stop)
         opened.callback(server.drain, 0.0)  # before what its calls stand on is closed
-        if options.metrics_port is not None:
-            from geostore.server.metrics_page import MetricsPage  # 3.5 MB that few nodes need
-
-            listen = HostPort("127.0.0.1", options.metrics_port)
-            page = opened.enter_context(MetricsPage(listen, refresh=partial(_gauge, member)))
-            _log.info("metrics=http://%s/metrics", page.address)
+        self._member = member
         self._door.open(member, keeper.wake)
         if keeper.take_turn():
             keeper.wake()
@@ -243,12 +227,33 @@ class _Start:
             service_names=SERVICE_NAMES,
         )
 
+    def _show_metrics(self) -> None:
+        if self._options.metrics_port is None:
+            return
+        from geostore.server.metrics_page import MetricsPage  # 3.5 MB that few nodes need
+
+        listen = HostPort("127.0.0.1", self._options.metrics_port)
+        page = self._opened.enter_context(MetricsPage(listen, refresh=self._gauge))
+        _log.info("metrics=http://%s/metrics", page.address)
+
+    def _gauge(self) -> None:
+        """Sets the gauges that nobody keeps current."""
+        if self._member is None:
+            return
+        status = self._member.node_status(CallContext())
+        REGISTRY.set(NODE_OWNED_SLOTS, status.slots)
+        REGISTRY.set(NODE_HELD_TILES, status.tiles)
+        REGISTRY.set(NODE_HELD_BYTES, status.bytes)
+        REGISTRY.set(NODE_FREE_BYTES, status.disk_free_bytes)
+
     def _ring(self, file: RingFile, address: str) -> Ring:
         """The node's ring: as it knows it, that of those it joins, or a new one; saved."""
         options, ring = self._options, file.ring
         if ring is not None:
-            _check_options(options, file, ring)
-            _check_joined(options, ring, self._channels, address)
+            check_options(file, ring, options.name, options.zone, options.replicas)
+            check_alone(ring.node(file.node_id), address, self._channels)
+            others = [other for other in options.join if other != address]
+            check_joined(others, ring, self._channels)
             return ring
         own = RingNode(file.node_id, options.name or file.node_id[:8], address, options.zone)
         if options.join:
@@ -258,113 +263,10 @@ class _Start:
                     f"--join {address}: that is this node itself; leave --join out to found a"
                     " cluster, or name a node of the one to join"
                 )
-            ring = _join(
+            ring = join_ring(
                 others, own, self._channels, replicas=options.replicas, stopping=self._stopping
             )
         else:
             ring = found_ring(own, cluster_id=uuid.uuid4().hex, replicas=options.replicas or 1)
         file.save(ring)
         return ring
-
-
-def _gauge(member: Member) -> None:
-    """Sets the gauges that nobody keeps current."""
-    status = member.node_status(CallContext())
-    REGISTRY.set(NODE_OWNED_SLOTS, status.slots)
-    REGISTRY.set(NODE_HELD_TILES, status.tiles)
-    REGISTRY.set(NODE_HELD_BYTES, status.bytes)
-    REGISTRY.set(NODE_FREE_BYTES, status.disk_free_bytes)
-
-
-def _check_options(options: NodeOptions, file: RingFile, ring: Ring) -> None:
-    """Raises ConflictError: the node was told to be another one than the ring's."""
-    own = ring.node(file.node_id)
-    told = (
-        ("--name", options.name, own.name, "a node keeps the name that it joined with"),
-        ("--zone", options.zone or None, own.zone, "a node keeps the zone that it joined with"),
-        ("--replicas", options.replicas, ring.replicas, "they are fixed when a ring is founded"),
-    )
-    for option, wanted, known, why in told:
-        if wanted is not None and wanted != known:
-            raise ConflictError(
-                f"{option} {wanted}: in its ring, {file.path}, this node has {known!r}, and"
-                f" {why}; leave {option} out or give what the ring has"
-            )
-
-
-def _check_joined(options: NodeOptions, ring: Ring, channels: Channels, own_address: str) -> None:
-    """Asks those named by --join: one that does not answer may be starting, too.
-
-    Raises:
-        WrongClusterError: one is of another cluster than this node's ring.
-    """
-    for address in options.join:
-        if address == own_address:
-            continue
-        try:
-            other = _ring_at(address, channels, RING_CALL_S)
-        except UnavailableError as error:
-            _log.info("--join %s is not checked: %s", address, error)
-            continue
-        if other.cluster_id != ring.cluster_id:
-            raise WrongClusterError(
-                f"--join {address}: that node is of cluster {other.cluster_id}, and {options.data}"
-                f" of {ring.cluster_id}; leave --join out to go on with that data, or give an"
-                " empty --data to join"
-            )
-
-
-def _join(
-    addresses: Sequence[str],
-    own: RingNode,
-    channels: Channels,
-    timeout_s: float = JOIN_S,
-    *,
-    replicas: int | None = None,
-    stopping: threading.Event | None = None,
-) -> Ring:
-    """The ring with `own` in it, from the founder that any of `addresses` names.
-
-    Raises:
-        UnavailableError: nobody took it in before the time was over, or `stopping` was set.
-        ConflictError: the founder will not have it, or its ring has other than `replicas`.
-    """
-    deadline_s, pause_s = time.monotonic() + timeout_s, _RETRY_S
-    waiting = stopping or threading.Event()
-    while True:
-        failures: list[str] = []
-        for address in addresses:
-            try:
-                return _ask_to_join(address, own, channels, replicas)
-            except UnavailableError as error:
-                failures.append(str(error))
-        if time.monotonic() + pause_s >= deadline_s:
-            raise UnavailableError(
-                f"no node took {own.name!r} in within {timeout_s:g} s: {'; '.join(failures)}"
-            )
-        _log.info("name=%s is not in a ring yet: %s", own.name, "; ".join(failures))
-        if waiting.wait(pause_s):
-            raise UnavailableError(f"{own.name!r} was stopped while it waited to be taken in")
-        pause_s = min(_RETRY_MAX_S, 2 * pause_s)
-
-
-def _ask_to_join(address: str, own: RingNode, channels: Channels, replicas: int | None) -> Ring:
-    ring = _ring_at(address, channels, _JOIN_CALL_S)
-    if replicas is not None and replicas != ring.replicas:
-        raise ConflictError(
-            f"--replicas {replicas}: the cluster at {address} was founded with {ring.replicas};"
-            " leave --replicas out or give that"
-        )
-    founder = ring.node(ring.founder).address
-    return NodeClient(channels.channel(founder), founder).join(
-        CallContext.within(_JOIN_CALL_S),
-        node_id=own.id,
-        name=own.name,
-        address=own.address,
-        zone=own.zone,
-    )
-
-
-def _ring_at(address: str, channels: Channels, timeout_s: float) -> Ring:
-    call = CallContext.within(timeout_s)
-    return NodeClient(channels.channel(address), address).get_ring(call)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+import shutil
 import signal
 import socket
 import subprocess
@@ -315,6 +316,23 @@ def test_a_node_stays_in_its_ring_and_is_what_it_was(
     assert again.end() == 0
 
 
+def test_a_copied_directory_is_not_served_beside_the_first(
+    start: Start, channels: Channels, tmp_path: Path
+) -> None:
+    one = start("a")
+    address = one.address()
+    ring = client(channels, address).get_ring(call())
+    shutil.copytree(tmp_path / "a", tmp_path / "copy")
+    with pytest.raises(ConflictError, match=f"node a serves at {address} already"):
+        run_node(tmp_path / "copy", "127.0.0.1:0")
+    assert client(channels, address).get_ring(call()) == ring
+    assert one.end() == 0
+    moved = start("copy", extra=("--name", "a"))
+    address = moved.address()
+    ring = ring_when(client(channels, address), lambda ring: ring.nodes[0].address == address)
+    assert ring.epoch == 2
+
+
 def test_a_new_node_that_cannot_be_taken_in_says_why(
     start: Start, channels: Channels, tmp_path: Path
 ) -> None:
@@ -353,6 +371,14 @@ def test_metrics_say_what_the_node_does(start: Start, channels: Channels) -> Non
     assert one.end() == 0
     with pytest.raises(OSError, match="refused"):
         scrape(page)
+
+
+def test_a_metrics_port_in_use_fails_before_anything_is_made(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as used:
+        port = used.getsockname()[1]
+        with pytest.raises(ConflictError, match=f"127.0.0.1:{port} is in use"):
+            run_node(tmp_path / "a", "127.0.0.1:0", metrics_port=port)
+    assert not (tmp_path / "a").exists()
 
 
 def free_port() -> int:

@@ -368,15 +368,15 @@ def test_a_rings_file_keeps_id_and_ring_and_knows_damage(tmp_path: Path) -> None
 
 
 def test_who_is_taken_in_by_nobody_says_whom_it_asked(served: Served) -> None:
-    from geostore.server.node_process import _join
+    from geostore.server.joining import join_ring
 
     own = RingNode("x", "x", "127.0.0.1:2")
     with pytest.raises(UnavailableError, match=r"no node took 'x' in .*127\.0\.0\.1:1"):
-        _join(["127.0.0.1:1"], own, served.channels, timeout_s=0.1)
-    ring = _join(["127.0.0.1:1", served.address], own, served.channels, timeout_s=0.1)
+        join_ring(["127.0.0.1:1"], own, served.channels, timeout_s=0.1)
+    ring = join_ring(["127.0.0.1:1", served.address], own, served.channels, timeout_s=0.1)
     assert [node.name for node in ring.nodes] == ["n1", "x"]
     with pytest.raises(ConflictError, match="'x' is taken"):
-        _join([served.address], replace(own, id="y"), served.channels, timeout_s=0.1)
+        join_ring([served.address], replace(own, id="y"), served.channels, timeout_s=0.1)
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0"])
