@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from geostore.errors import (
+    ConflictError,
     GeostoreError,
     InvalidInputError,
     ReadOnlyError,
@@ -62,6 +63,8 @@ _BLOCK_CACHE_BYTES = 128 << 20
 """GDAL's own cache while a scene is read: chunks are whole blocks, so it is asked again only
 for the other bands of pixel-interleaved files. Its default is a share of the machine."""
 
+_TRIES_MAX = 10
+"""How often a scene begins anew because its dataset was changed under it."""
 _STORE_REFUSES = (StorageFullError, StoreLockedError, ReadOnlyError)
 """No scene's own fault: the next one would only meet the same again."""
 
@@ -245,8 +248,15 @@ def _ingest_scene(
     try:
         result = None
         with block_cache_of(_BLOCK_CACHE_BYTES):
-            while result is None:
+            for _ in range(_TRIES_MAX):
                 result = _try_scene(job, executor, scene, path, done)
+                if result is not None:
+                    break
+            else:
+                raise ConflictError(
+                    f"dataset {job.dataset or scene.reader!r}: others changed it {_TRIES_MAX}"
+                    " times while a scene for it was prepared; ingest it again"
+                )
     except _STORE_REFUSES:
         raise
     except GeostoreError as error:

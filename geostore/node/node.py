@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Final, Literal, Self
 
 from geostore.errors import (
-    ConflictError,
     CorruptDataError,
     InvalidInputError,
     NotFoundError,
@@ -253,9 +252,9 @@ class Node:
     def _become_writer(self) -> None:
         if self.directory.is_member() and not self._is_member:
             # Settling alone would clear what other nodes count on.
-            raise ConflictError(
+            raise ReadOnlyError(
                 f"store {self.directory.root} is what one node of a cluster keeps of a store: it"
-                " is written through the cluster (geostore://host:port), and read here"
+                " is written through the cluster (geostore://host:port), and only read here"
             )
         # Held from here on: what settling calls asks for the writer too.
         lock = self._lock = WriterLock(self.directory.lock_file)

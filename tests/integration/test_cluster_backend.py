@@ -14,21 +14,18 @@ import pytest
 
 from geostore.backends import open_backend
 from geostore.config import parse_target
-from geostore.errors import UnavailableError
+from geostore.errors import InvalidInputError
 from geostore.query import Explain, Query
+from geostore.types.report import ProblemKind
 
 small = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "small_store.py")))
-START = (
-    "from geostore_cli.main import cli; from geostore_cli.node import node;"
-    "cli.add_command(node); cli.main()"
-)
 A = small.make_definition("a")
 
 
 def start(data: Path, join: str | None) -> subprocess.Popen[str]:
     options = ["--data", str(data), "--listen", "127.0.0.1:0", "--replicas", "2"]
     options += [] if join is None else ["--join", join]
-    command = [sys.executable, "-c", START, "node", *options]
+    command = [sys.executable, "-m", "geostore_cli", "node", *options]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, bufsize=1
     )
@@ -75,5 +72,8 @@ def test_a_scene_goes_in_and_comes_out(nodes: dict[str, subprocess.Popen[str]]) 
         assert backend.count(Query()) == len(keys)
         rows = [row.key for b in backend.query(Query()) for row in b.rows()]
         assert rows == keys
-        with pytest.raises(UnavailableError, match="stop a node"):
-            backend.verify()
+        report = backend.verify()
+        (problem,) = report.problems
+        assert problem.kind is ProblemKind.UNCHECKED, "the node that is down, and no other"
+        with pytest.raises(InvalidInputError, match="stop a node"):
+            backend.verify(rebuild=True)

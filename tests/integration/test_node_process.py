@@ -35,10 +35,6 @@ from geostore.rpc.transport import Channels, Security, TlsFiles
 from geostore.types import CallContext
 
 small = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "small_store.py")))
-START = (
-    "from geostore_cli.main import cli; from geostore_cli.node import node;"
-    "cli.add_command(node); cli.main()"
-)
 POLLS_MAX = 2000
 
 
@@ -54,7 +50,7 @@ class Started:
         for address in join:
             options += ["--join", address]
         self.process = subprocess.Popen(
-            [sys.executable, "-c", START, "-v", "node", *options],
+            [sys.executable, "-m", "geostore_cli", "-v", "node", *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

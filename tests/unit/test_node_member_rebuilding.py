@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from geostore.errors import ConflictError, UnavailableError
+from geostore.errors import ReadOnlyError, UnavailableError
 from geostore.node import Node, ProblemKind, VerifyReport, rebuild_store
 from geostore.node.member import Member
 from geostore.query import Query
@@ -353,6 +353,6 @@ def test_alone_a_nodes_directory_is_read_but_not_written(trio: Trio) -> None:
     with Node(trio.root / "n1") as node:
         assert node.verify().is_clean
         assert node.datasets() == [A, B]
-        with pytest.raises(ConflictError, match="through the cluster"):
+        with pytest.raises(ReadOnlyError, match="through the cluster"):
             small.put_scene(node, A, "s5", "v1", CELLS)
     assert set(trio.start("n1").settle(CALL)) <= OPEN
