@@ -158,4 +158,6 @@ for _command in (
 
 def main() -> NoReturn:
     """The `geostore` script."""
+    # What gRPC's core writes to stderr by itself comes back as errors with words of ours.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     cli.main()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,7 @@ def status(session: Session, output_format: str | None) -> None:
     is not counted, and the exit code is 1.
     """
     from geostore.api.placement import in_order_of_names
+    from geostore.types.clocks import clock_warnings
     from geostore.types.geo import datetime_from_us
 
     chosen = session.listing_format(output_format)
@@ -64,6 +66,8 @@ def status(session: Session, output_format: str | None) -> None:
     silent = [node for node in state.nodes if node.state == SILENT]
     for node in silent:
         message(f"error: node {node.name} does not answer: {node.error}")
+    for text in clock_warnings(state.nodes, now_us=time.time_ns() // 1000):
+        message(f"warning: {text}")
     if silent:
         sys.exit(EXIT_FAILED)
 

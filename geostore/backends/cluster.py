@@ -107,7 +107,9 @@ class ClusterBackend:
     def connect_now(self) -> None:
         """Fetches the ring if it is not known yet."""
         self._nodes.check_open()
-        self._nodes.ring(CallContext.within(READ_TIMEOUT_S))
+        call = CallContext.within(READ_TIMEOUT_S)
+        self._nodes.ring(call)
+        self._nodes.check_seeds(call)
 
     def __reduce__(self) -> tuple[Callable[..., ClusterBackend], tuple[Any, ...]]:
         return _open_again, (self._target, self._mode, self._security, self._connect)

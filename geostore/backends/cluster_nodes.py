@@ -6,6 +6,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from geostore.config import Settings, Target
@@ -33,6 +34,9 @@ Connect = Callable[[str], NodeClient]
 
 RING_TIMEOUT_S = 5.0
 """For one node's answer to "which ring?"."""
+SEED_TIMEOUT_S = 2.0
+"""As RING_TIMEOUT_S, for an address that the ring does not have."""
+SEEDS_ASKED_MAX = 8
 ROUNDS_MAX = 4
 """How often a call goes through the nodes that may answer it."""
 WAIT_FIRST_S = 0.1
@@ -191,11 +195,28 @@ class ClusterNodes:
             raise type(conflict)(text)
         raise UnavailableError(text)
 
+    def check_seeds(self, call: CallContext) -> None:
+        """Asks the given addresses that the ring does not have which cluster they are of.
+
+        One that does not answer soon is left alone: it may be down, or an old address.
+
+        Raises:
+            WrongClusterError: one belongs to another cluster, which would answer for this one
+                on a day when the others are down.
+        """
+        known = {node.address for node in self.ring(call).nodes}
+        strangers = [address for address in self._seeds if address not in known]
+        for address in strangers[:SEEDS_ASKED_MAX]:
+            one = CallContext.within(SEED_TIMEOUT_S, request_id=call.request_id)
+            with suppress(UnavailableError):
+                self._check_cluster(address, self.client(address).get_ring(one))
+
     def _check_cluster(self, address: str, ring: Ring) -> None:
         if self._ring is not None and ring.cluster_id != self._ring.cluster_id:
             raise WrongClusterError(
                 f"node {address} belongs to cluster {ring.cluster_id!r}, expected"
-                f" {self._ring.cluster_id!r}"
+                f" {self._ring.cluster_id!r}, that of the other addresses: name nodes of one"
+                " cluster"
             )
 
     def _addresses(self, ask_first: str) -> list[str]:

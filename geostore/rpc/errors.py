@@ -24,8 +24,10 @@ from geostore.errors import (
     GeostoreError,
     InternalError,
     InvalidInputError,
+    ProtocolVersionError,
     StaleRingError,
     UnavailableError,
+    WrongClusterError,
 )
 from geostore.rpc.transport import MESSAGE_BYTES_MAX
 from geostore.rpc.v1 import common_pb2
@@ -175,6 +177,8 @@ def _rebuild(said: common_pb2.ErrorDetail, address: str) -> GeostoreError:
     if kind is None:
         # A newer node's code: what can be done about it is not known here.
         return GeostoreError(f"node {address}: {_cut(said.code)!r}: {message}")
+    if issubclass(kind, WrongClusterError | ProtocolVersionError) and "node " not in message[:5]:
+        message = f"node {address}: {message}"  # who they are is the matter
     if issubclass(kind, StaleRingError):
         epoch = said.ring_epoch if said.HasField("ring_epoch") else None
         return kind(message, epoch=epoch, retry_after_s=retry_after_s)
@@ -219,18 +223,24 @@ def _from_status(status: grpc.StatusCode | None, details: str, address: str) -> 
 _CONNECTION_HINTS = (
     (
         "CERTIFICATE_VERIFY_FAILED",
-        "its certificate is not accepted here: expected one that is in date and signed by an"
-        " authority in tls_ca",
+        (
+            "its certificate is not accepted here: expected one that is in date and signed by an"
+            " authority in tls_ca"
+        ),
     ),
     (
         "Hostname Verification Check failed",
-        "its certificate is for other hosts than this address: call it by a name that the"
-        " certificate has, or give it one that has this address",
+        (
+            "its certificate is for other hosts than this address: call it by a name that the"
+            " certificate has, or give it one that has this address"
+        ),
     ),
     (
         "WRONG_VERSION_NUMBER",
-        "it speaks no TLS, this side does: start it with --tls-cert, --tls-key, --tls-ca, or"
-        " leave them out here",
+        (
+            "it speaks no TLS, this side does: start it with --tls-cert, --tls-key, --tls-ca, or"
+            " leave them out here"
+        ),
     ),
     (
         "Connection refused",

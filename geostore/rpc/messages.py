@@ -109,7 +109,8 @@ def check_head(
         raise InvalidInputError("consistency_epoch is set: this node cannot promise it yet")
     if head.cluster_id != cluster_id and not (may_be_stranger and not head.cluster_id):
         raise WrongClusterError(
-            f"the request is for cluster {head.cluster_id!r}, this node belongs to {cluster_id!r}"
+            f"the request is for cluster {head.cluster_id!r}, this node belongs to {cluster_id!r}:"
+            " name nodes of one cluster"
         )
     if epoch is not None and head.ring_epoch not in (0, epoch):
         raise StaleRingError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import resource
 import socket
 from contextlib import closing
 
@@ -12,7 +13,21 @@ from geostore.config import HostPort
 from geostore.errors import ConflictError, GeostoreError, InvalidInputError
 from geostore.rpc.transport import Security
 
-__all__ = ["bind_error", "bind_port", "check_plaintext"]
+__all__ = ["allow_files", "bind_error", "bind_port", "check_plaintext"]
+
+
+def allow_files(wanted: int) -> int:
+    """Raises the process's limit of open files to `wanted`, or as far as it may; the limit then.
+
+    A connection is an open file, and many systems give a process 1,024 of them.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return wanted
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if allowed > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    return max(soft, allowed)
 
 
 def check_plaintext(address: HostPort, *, insecure: bool) -> None:

@@ -26,6 +26,7 @@ from geostore.rpc.transport import PLAINTEXT, Channels, Security, TlsFiles, serv
 from geostore.server.joining import check_alone, check_joined, check_options, join_ring
 from geostore.server.lifecycle import NodeServer, ServerState, StopSignals, run_until_signal
 from geostore.server.limits import CallClass
+from geostore.server.listening import allow_files
 from geostore.server.ring_file import RingFile
 from geostore.server.ring_keeper import RingKeeper
 from geostore.server.ring_peers import RingPeers
@@ -46,6 +47,8 @@ GRACE_S = 30.0
 THREAD_STACK_BYTES = 2 << 20
 """Of up to some 80 threads. The system's own default is mostly 8 MiB, which counts in full
 where the memory that a process may allocate is limited."""
+OPEN_FILES = 8192
+"""Room for the connections that limits.py allows, and as much for tiles and peers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +167,7 @@ class _Start:
     def run(self) -> None:
         """Raises what `run_node` does."""
         options, opened = self._options, self._opened
+        allow_files(OPEN_FILES)
         # The ports first: a second node with the same command fails before it touches anything.
         server = self._server = self._listen()
         opened.callback(server.drain, 0.0)  # where the start fails

@@ -14,9 +14,11 @@ from geostore.errors import (
     InternalError,
     InvalidInputError,
     NotFoundError,
+    ProtocolVersionError,
     StaleRingError,
     StorageFullError,
     UnavailableError,
+    WrongClusterError,
 )
 from geostore.rpc.errors import (
     ERROR_METADATA_KEY,
@@ -40,7 +42,9 @@ def cross(error: BaseException) -> GeostoreError:
 def test_every_error_comes_back_as_itself(kind: type[GeostoreError]) -> None:
     back = cross(kind("scene 'x': é"))
     assert type(back) is kind
-    assert str(back) == "scene 'x': é"
+    who = "node a:1: " if kind in (ProtocolVersionError, WrongClusterError) else ""
+    assert str(back) == f"{who}scene 'x': é"
+    assert str(cross(kind("node b:2: x"))) == "node b:2: x"
     assert failure_of(kind("x")).status is not grpc.StatusCode.OK
 
 
