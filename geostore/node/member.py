@@ -162,7 +162,7 @@ class Member:
                 self._save_ring(changed)
                 self._ring = changed
                 self._name_rows()
-        self._push_ring(call)
+        self._push_ring(call, newcomer.id)  # which has it from the answer
         return self._ring
 
     def _with(self, ring: Ring, newcomer: RingNode) -> Ring:
@@ -182,12 +182,12 @@ class Member:
             )
         return with_node_joined(ring, newcomer, None)
 
-    def _push_ring(self, call: CallContext) -> None:
+    def _push_ring(self, call: CallContext, but: str) -> None:
         """Best effort: who misses it is told by the first call with an old epoch."""
         ring = self._ring
         for node in ring.nodes:
             take = getattr(self._peers.peer(node.id), "take_ring", None)
-            if node.id == self.own_id or take is None:
+            if node.id in (self.own_id, but) or take is None:
                 continue
             try:
                 take(call, ring)

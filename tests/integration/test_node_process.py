@@ -213,6 +213,7 @@ def test_a_node_comes_back_at_another_address(start: Start, channels: Channels) 
     other = start("b", first)
     second = other.address()
     before = client(channels, second).get_ring(call())
+    assert "level=warning" not in founder.said
     store_a_scene(channels, before)
     assert other.end() == 0
     asked = client(channels, first, before)
