@@ -13,35 +13,26 @@ returns; a later `status` or `down`, in any process, reads it. In the cluster's 
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from geostore.api.local_plan import ClusterNode, ClusterPlan, PlanFile, planned
 from geostore.api.local_process import LocalProcess, start_detached
-from geostore.config import CLUSTER_SCHEME, HOSTS_MAX
 from geostore.errors import (
     ConflictError,
-    CorruptDataError,
-    InvalidInputError,
     NotFoundError,
-    StoreFormatError,
     UnavailableError,
 )
 
 __all__ = ["LocalCluster", "LocalNodeState", "StopReport"]
 
-FORMAT_VERSION: Final = 1
-NODES_DEFAULT: Final = 3
-REPLICAS_DEFAULT: Final = 1
-HOST: Final = "127.0.0.1"
 POLL_S: Final = 0.02
 KILL_TIMEOUT_S: Final = 10.0
 LINE_BYTES_MAX: Final = 1000
@@ -77,77 +68,6 @@ class StopReport:
     """Did not end in time and were killed."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Node:
-    name: str
-    port: int
-    process: LocalProcess | None = None
-    started_s: float = 0.0
-    """Seconds since 1970 when its process was started."""
-
-    @property
-    def address(self) -> str:
-        return f"{HOST}:{self.port}"
-
-    @property
-    def is_up(self) -> bool:
-        return self.process is not None and self.process.is_alive()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Plan:
-    """The cluster as cluster.json keeps it."""
-
-    nodes: tuple[_Node, ...]
-    replicas: int
-
-    @property
-    def target(self) -> str:
-        return CLUSTER_SCHEME + ",".join(node.address for node in self.nodes)
-
-    def with_node(self, node: _Node) -> _Plan:
-        nodes = tuple(node if node.name == other.name else other for other in self.nodes)
-        return replace(self, nodes=nodes)
-
-    def to_json(self) -> dict[str, Any]:
-        nodes = [
-            {
-                "name": node.name,
-                "port": node.port,
-                "data": node.name,
-                "pid": node.process.pid if node.process else None,
-                "birth": node.process.birth if node.process else None,
-                "started_s": node.started_s,
-            }
-            for node in self.nodes
-        ]
-        return {"format": FORMAT_VERSION, "replicas": self.replicas, "nodes": nodes}
-
-    @classmethod
-    def from_json(cls, value: Any) -> _Plan:
-        """Raises KeyError, TypeError or ValueError where `value` is no plan."""
-        nodes = tuple(
-            _Node(
-                name=_name(item["name"]),
-                port=int(item["port"]),
-                process=None
-                if item["pid"] is None
-                else LocalProcess(int(item["pid"]), str(item["birth"])),
-                started_s=float(item["started_s"]),
-            )
-            for item in value["nodes"]
-        )
-        if not nodes:
-            raise ValueError("no nodes")
-        return cls(nodes=nodes, replicas=int(value["replicas"]))
-
-
-def _name(text: str) -> str:
-    if not (text[:1] == "n" and text[1:].isdecimal()):
-        raise ValueError(f"node name {text!r}, expected n1, n2, ...")
-    return text
-
-
 class LocalCluster:
     """The cluster of one directory.
 
@@ -166,6 +86,7 @@ class LocalCluster:
         wait: Callable[[float], None] = time.sleep,
     ) -> None:
         self.directory = Path(directory).expanduser().absolute()
+        self._plan_file = PlanFile(self.directory / "cluster.json")
         self._command = tuple(command or (sys.executable, "-m", "geostore_cli", "node"))
         self._start_timeout_s = start_timeout_s
         self._stop_timeout_s = stop_timeout_s
@@ -200,8 +121,8 @@ class LocalCluster:
         tell = progress or (lambda _text: None)
         self.directory.mkdir(parents=True, exist_ok=True)
         with self._locked():
-            before = self._read()
-            plan = _planned(self.directory, before, nodes=nodes, port=port, replicas=replicas)
+            before = self._plan_file.read()
+            plan = planned(self.directory, before, nodes=nodes, port=port, replicas=replicas)
             dead = [node for node in plan.nodes if not node.is_up]
             if not dead:
                 tell(f"the cluster in {self.directory} is up already")
@@ -219,7 +140,7 @@ class LocalCluster:
 
     def exists(self) -> bool:
         """Whether a cluster was made here."""
-        return self._file.exists()
+        return self._plan_file.path.exists()
 
     def status(self) -> list[LocalNodeState]:
         """Every node's process, in the order of their names' numbers.
@@ -227,7 +148,7 @@ class LocalCluster:
         Raises:
             NotFoundError: no cluster was made here.
         """
-        plan = self._read()
+        plan = self._plan_file.read()
         if plan is None:
             raise NotFoundError(f"no cluster in {self.directory}: it has no cluster.json")
         return [self._state(node) for node in plan.nodes]
@@ -238,21 +159,24 @@ class LocalCluster:
         Raises:
             UnavailableError: a process survives SIGKILL (it hangs in the kernel).
         """
-        if not self._file.exists():
+        if not self._plan_file.path.exists():
             return StopReport()
         with self._locked():
-            plan = self._read()
+            plan = self._plan_file.read()
             if plan is None:
                 return StopReport()
             report = self._stop(plan.nodes, progress or (lambda _text: None))
-            self._write(replace(plan, nodes=tuple(replace(n, process=None) for n in plan.nodes)))
+            nodes = tuple(replace(node, process=None) for node in plan.nodes)
+            self._plan_file.write(replace(plan, nodes=nodes))
         return report
 
     # ------------------------------------------------------------ starting
 
-    def _start(self, plan: _Plan, group: list[_Node], tell: Callable[[str], None]) -> _Plan:
+    def _start(
+        self, plan: ClusterPlan, group: list[ClusterNode], tell: Callable[[str], None]
+    ) -> ClusterPlan:
         """The plan with a group's processes, once all of them serve."""
-        waiting: list[_Node] = []
+        waiting: list[ClusterNode] = []
         for node in group:
             plan = self._spawn(plan, node)
             waiting.append(next(other for other in plan.nodes if other.name == node.name))
@@ -270,7 +194,7 @@ class LocalCluster:
                 self._wait(POLL_S)
         return plan
 
-    def _spawn(self, plan: _Plan, node: _Node) -> _Plan:
+    def _spawn(self, plan: ClusterPlan, node: ClusterNode) -> ClusterPlan:
         command = [*self._command, "--data", str(self.directory / node.name)]
         command += ["--listen", node.address, "--name", node.name]
         if node.name == plan.nodes[0].name:
@@ -278,12 +202,12 @@ class LocalCluster:
         else:
             command += ["--join", plan.nodes[0].address]
         started_s = time.time()
-        made: list[_Plan] = []
+        made: list[ClusterPlan] = []
 
         def started(process: LocalProcess) -> None:
             # Written at once: should we be killed now, `down` still finds the process.
             made.append(plan.with_node(replace(node, process=process, started_s=started_s)))
-            self._write(made[0])
+            self._plan_file.write(made[0])
 
         start_detached(
             command,
@@ -293,7 +217,7 @@ class LocalCluster:
         )
         return made[0]
 
-    def _serves(self, node: _Node) -> bool:
+    def _serves(self, node: ClusterNode) -> bool:
         """It has said so. Raises UnavailableError if it ended or said something else."""
         is_up = node.is_up  # before the reading: what it said before it ended is then seen
         with self._output(node).open("rb") as file:
@@ -308,15 +232,15 @@ class LocalCluster:
             raise self._failed(node, "ended before it served" if not newline else "ended")
         return False
 
-    def _failed(self, node: _Node, what: str) -> UnavailableError:
+    def _failed(self, node: ClusterNode, what: str) -> UnavailableError:
         log = self._log(node)
         tail = _tail(log)
         end = f"its log ends:\n{tail}" if tail else "its log is empty"
         return UnavailableError(f"node {node.name} at {node.address} {what}; {log}: {end}")
 
-    def _take_back(self, before: _Plan | None, names: list[str]) -> None:
+    def _take_back(self, before: ClusterPlan | None, names: list[str]) -> None:
         """Ends what a failed or interrupted `up` started, and forgets a cluster never founded."""
-        plan = self._read()
+        plan = self._plan_file.read()
         if plan is None:
             return
         started = [node for node in plan.nodes if node.name in names]
@@ -325,17 +249,17 @@ class LocalCluster:
         except KeyboardInterrupt:  # a second one: no more patience
             self._stop(started, lambda _text: None, timeout_s=0.0)
         if before is None and not (self.directory / plan.nodes[0].name).exists():
-            self._file.unlink(missing_ok=True)
+            self._plan_file.path.unlink(missing_ok=True)
             return
         for node in started:
             plan = plan.with_node(replace(node, process=None))
-        self._write(plan)
+        self._plan_file.write(plan)
 
     # ------------------------------------------------------------ stopping
 
     def _stop(
         self,
-        nodes: Sequence[_Node],
+        nodes: Sequence[ClusterNode],
         tell: Callable[[str], None],
         *,
         timeout_s: float | None = None,
@@ -358,7 +282,7 @@ class LocalCluster:
             stopped=tuple(node.name for node in asked if node.name not in killed), killed=killed
         )
 
-    def _until_ended(self, nodes: Sequence[_Node], timeout_s: float) -> list[_Node]:
+    def _until_ended(self, nodes: Sequence[ClusterNode], timeout_s: float) -> list[ClusterNode]:
         """Those that still run after `timeout_s`."""
         deadline_s = self._clock() + timeout_s
         left = [node for node in nodes if node.is_up]
@@ -369,17 +293,13 @@ class LocalCluster:
 
     # ------------------------------------------------------------ files
 
-    @property
-    def _file(self) -> Path:
-        return self.directory / "cluster.json"
-
-    def _log(self, node: _Node) -> Path:
+    def _log(self, node: ClusterNode) -> Path:
         return self.directory / f"{node.name}.log"
 
-    def _output(self, node: _Node) -> Path:
+    def _output(self, node: ClusterNode) -> Path:
         return self.directory / f"{node.name}.out"
 
-    def _state(self, node: _Node) -> LocalNodeState:
+    def _state(self, node: ClusterNode) -> LocalNodeState:
         is_up = node.is_up
         return LocalNodeState(
             name=node.name,
@@ -407,82 +327,6 @@ class LocalCluster:
             yield
         finally:
             os.close(descriptor)
-
-    def _read(self) -> _Plan | None:
-        try:
-            value = json.loads(self._file.read_bytes())
-            if value["format"] != FORMAT_VERSION:
-                raise StoreFormatError(
-                    f"{self._file}: format {value['format']!r}, expected {FORMAT_VERSION}:"
-                    " another version of geostore wrote it"
-                )
-            return _Plan.from_json(value)
-        except FileNotFoundError:
-            return None
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CorruptDataError(f"{self._file} is not a cluster's state: {error}") from None
-
-    def _write(self, plan: _Plan) -> None:
-        """tmp, fsync, rename: a reader sees the old state or the new one."""
-        beside = self._file.with_suffix(".json.tmp")
-        with beside.open("w") as file:
-            json.dump(plan.to_json(), file, indent=1)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(self._file)
-        descriptor = os.open(self.directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _planned(
-    directory: Path,
-    before: _Plan | None,
-    *,
-    nodes: int | None,
-    port: int | None,
-    replicas: int | None,
-) -> _Plan:
-    """The cluster to bring up: as asked where it is new, else as it was."""
-    for what, value, most in (("nodes", nodes, HOSTS_MAX), ("replicas", replicas, HOSTS_MAX)):
-        if value is not None and not 1 <= value <= most:
-            raise InvalidInputError(f"{what} {value!r}: expected a whole number of 1..{most}")
-    count = nodes or (len(before.nodes) if before else NODES_DEFAULT)
-    if port is not None and not 1 <= port <= 65536 - count:
-        raise InvalidInputError(
-            f"port {port}: expected 1..{65536 - count}, so that {count} nodes have ports from it"
-        )
-    if before is None:
-        ports = range(port, port + count) if port is not None else _free_ports(count)
-        made = tuple(_Node(name=f"n{i}", port=chosen) for i, chosen in enumerate(ports, start=1))
-        return _Plan(nodes=made, replicas=replicas or REPLICAS_DEFAULT)
-    if count != len(before.nodes) or (replicas or before.replicas) != before.replicas:
-        raise ConflictError(
-            f"the cluster in {directory} has {len(before.nodes)} nodes and {before.replicas}"
-            f" replicas, not {count} and {replicas or before.replicas}: leave them out to start"
-            " it as it is, or use another directory"
-        )
-    if port is None or port == before.nodes[0].port:
-        return before
-    if any(node.is_up for node in before.nodes):
-        raise ConflictError(
-            f"the cluster in {directory} runs at {before.nodes[0].address}: take it down before"
-            f" it can go to port {port}"
-        )
-    moved = (replace(node, port=port + i) for i, node in enumerate(before.nodes))
-    return replace(before, nodes=tuple(moved))
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that nobody listens at now; all are held until the last is chosen."""
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind((HOST, 0))
-        return [int(one.getsockname()[1]) for one in sockets]
 
 
 def _tail(log: Path) -> str:
