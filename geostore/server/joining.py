@@ -20,7 +20,14 @@ from geostore.server.ring_file import RingFile
 from geostore.server.ring_peers import RING_CALL_S
 from geostore.types import CallContext
 
-__all__ = ["JOIN_S", "check_alone", "check_joined", "check_options", "join_ring"]
+__all__ = [
+    "JOIN_S",
+    "check_alone",
+    "check_called",
+    "check_joined",
+    "check_options",
+    "join_ring",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -68,6 +75,32 @@ def check_alone(own: RingNode, address: str, channels: Channels) -> None:
         raise ConflictError(
             f"node {own.name} serves at {own.address} already, from another copy of this"
             " directory; stop it first, and start only one of the two again"
+        )
+
+
+def check_called(own: RingNode, channels: Channels) -> None:
+    """Calls this node, which answers by now, where others are to call it.
+
+    That it fails is a warning: not every network leads back to where it came from.
+
+    Raises:
+        ConflictError: another node answers there.
+    """
+    try:
+        call = CallContext.within(RING_CALL_S)
+        there = NodeClient(channels.channel(own.address), own.address).node_status(call)
+    except GeostoreError as error:
+        _log.warning(
+            "address=%s: this node does not reach itself there, so others may not either; check"
+            " --advertise and, with TLS, the hosts that its certificate names: %s",
+            own.address,
+            error,
+        )
+        return
+    if there.id != own.id:
+        raise ConflictError(
+            f"address {own.address}: node {there.name} answers there, not this one; check"
+            " --advertise"
         )
 
 

@@ -7,7 +7,7 @@ import threading
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from geostore.config import HostPort, parse_listen
@@ -23,7 +23,13 @@ from geostore.node import Node
 from geostore.node.member import Member
 from geostore.ring import Ring, RingNode, found_ring
 from geostore.rpc.transport import PLAINTEXT, Channels, Security, TlsFiles, server_credentials
-from geostore.server.joining import check_alone, check_joined, check_options, join_ring
+from geostore.server.joining import (
+    check_alone,
+    check_called,
+    check_joined,
+    check_options,
+    join_ring,
+)
 from geostore.server.lifecycle import NodeServer, ServerState, StopSignals, run_until_signal
 from geostore.server.limits import CallClass
 from geostore.server.listening import allow_files
@@ -189,6 +195,8 @@ class _Start:
         opened.callback(server.drain, 0.0)  # before what its calls stand on is closed
         self._member = member
         self._door.open(member, keeper.wake)
+        if options.advertise is not None or options.security.tls is not None:
+            check_called(replace(ring.node(file.node_id), address=address), self._channels)
         if keeper.take_turn():
             keeper.wake()
 

@@ -258,13 +258,15 @@ def test_a_signal_ends_a_call_that_is_never_answered(start: Start) -> None:
 
 
 def test_a_node_is_called_where_it_says_and_listens_elsewhere(
-    start: Start, channels: Channels
+    start: Start, channels: Channels, tmp_path: Path
 ) -> None:
     first = start("a").address()
     port = str(free_port())
     extra = ("--listen", f"0.0.0.0:{port}", "--insecure", "--advertise", "localhost:0")
     second = start("b", first, extra=extra).address()
     assert second == f"localhost:{port}"
+    with pytest.raises(ConflictError, match=f"address {first}: node a answers there"):
+        run_node(tmp_path / "c", "127.0.0.1:0", advertise=first)
     ring = client(channels, second).get_ring(call())
     assert {node.address for node in ring.nodes} == {first, second}
     store_a_scene(channels, ring)
@@ -433,3 +435,11 @@ def test_nodes_with_tls_let_in_whom_their_authority_signed(start: Start, tmp_pat
         client(outside, second).get_ring(call(5.0))
     inside.close()
     outside.close()
+    elsewhere = start("c", first, extra=(*extra, "--advertise", "localhost:0"))
+    assert elsewhere.address().startswith("localhost:")
+    assert "does not reach itself" not in elsewhere.said
+    misnamed = start(
+        "d", first, extra=(*extra, "--advertise", "127.0.0.2:0", "--listen", "127.0.0.2:0")
+    )
+    assert misnamed.address().startswith("127.0.0.2:")
+    assert "127.0.0.2" in misnamed.wait_for("this node does not reach itself there")
