@@ -91,9 +91,15 @@ class DatasetHome:
         """For ever. Done again it finishes what an earlier call could not."""
         with self._one_change(call, f"dataset {definition.name!r}"):
             self._taught.discard(definition.id)
-            with self._node.writing():
-                self._node.known_datasets.forget(definition.id, definition.name)
+            self.forget(definition.id, definition.name)
             self._spread_end(call, definition.id, definition.name)
+
+    def forget(self, dataset_id: str, name: str) -> int:
+        """Removes a deleted dataset from this node; how many tiles it had here."""
+        with self._node.writing():
+            tiles = self._node.known_datasets.forget(dataset_id, name)
+            self._node.tile_holder.forget_handles()
+            return tiles
 
     def finish_deletion(self, call: CallContext, name: str) -> bool:
         """Tells the end of the datasets of that name that not all nodes heard of.

@@ -254,8 +254,7 @@ class Member:
     def forget_dataset(self, call: CallContext, dataset_id: str, name: str) -> int:
         """See `Peer`."""
         call.check("forgetting a dataset")
-        with self.node.writing():
-            return self.node.known_datasets.forget(dataset_id, name)
+        return self._dataset_home.forget(dataset_id, name)
 
     def leaf_query(
         self, call: CallContext, request: LeafQuery, explain: Explain | None = None

@@ -281,6 +281,10 @@ class TileHolder:
         with self._writing():
             self._remove_staged_files([TileKey(dataset_id, scene, version, c) for c in cells])
 
+    def forget_handles(self) -> None:
+        """Closes files that were read: an open one keeps its space after it is removed."""
+        self._files.forget_handles()
+
     # ------------------------------------------------------------------ starting
 
     def staged(self) -> dict[tuple[str, str, str], list[StagedTile]]:

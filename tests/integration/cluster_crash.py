@@ -42,10 +42,22 @@ def play(backend: ClusterBackend, log: Path) -> None:
         small.play(backend, acknowledge)
 
 
-def put_one_by_one() -> None:
-    """Tiles go in one a call and in order, so that each run has the same steps."""
-    put = small.put_scene
-    small.play.__globals__["put_scene"] = lambda *args, **named: put(*args, **named, batch=1)
+CELLS = ("dq8x0", "dq9q0", "9q8yy", "dq8x3", "dq8x1", "dq8x2")
+"""In an order by which the play's scenes lie at several nodes, and a replacement at fewer."""
+
+
+def prepare_play() -> None:
+    """Puts tiles one a call and in order, so that each run has the same steps."""
+    put, names = small.put_scene, small.play.__globals__
+    names["put_scene"] = lambda *args, **named: put(*args, **named, batch=1)
+    names["CELLS"] = CELLS
+    small.FINAL = {"a/s1": {"v2": [CELLS[0], CELLS[3]]}, "a/s2": {"v1": list(CELLS[2:5])}}
+    names["POSSIBLE"] = {
+        "a/s1": {"v1": sorted(CELLS[:3]), "v2": sorted((CELLS[0], CELLS[3]))},
+        "a/s2": {"v1": sorted(CELLS[2:5])},
+        "a/s3": {},
+        "b/s1": {"v1": sorted(CELLS[:2])},
+    }
 
 
 def names_of_steps(top: Path, replicas: int) -> dict[str, list[str]]:
@@ -160,10 +172,10 @@ def crash_at(top: Path, replicas: int, who: str, number: int, way: str) -> list[
 def crash_everywhere(top: Path, every: int, seed: int, workers: int = 2) -> dict[str, Any]:
     """Kills each process at every `every`-th of its steps, and checks what is left."""
     logging.disable(logging.WARNING)
-    put_one_by_one()
+    prepare_play()
     for definition, version in ((small.A, "v1"), (small.A, "v2"), (small.B, "v1")):
         for scene in ("s1", "s2", "s3"):
-            for cell in small.CELLS:  # encoded once here, for all children
+            for cell in CELLS:  # encoded once here, for all children
                 small.make_tile(definition, scene, version, cell)
     cases, steps = [], Counter[str]()
     for replicas in (2, 1):

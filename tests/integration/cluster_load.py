@@ -34,6 +34,8 @@ CELLS = tuple(f"{prefix}{last}" for prefix in ("dq8x", "9q8y", "u33d", "gcpv") f
 """Over several slots."""
 SCENES = 6
 """Of one ingester; it replaces them again and again."""
+PAUSE_S = 0.05
+"""Between two acts of a process, so that the others and the nodes have a turn."""
 VERSIONS_MAX = 4
 """That its tiles are made for: they are the same whenever a version comes again."""
 
@@ -97,9 +99,10 @@ def ingest(target: str, folder: Path, name: str, seed: int) -> None:
             try:
                 put(backend, scene, version, cells)
             except (UnavailableError, ConflictError, NotFoundError):
-                stopping.wait(0.05)
+                pass  # what came of it is in doubt
             else:
                 note("done", scene, version, cells)
+            stopping.wait(PAUSE_S)
 
 
 def cells_of(scene: str, version: str) -> list[str]:
@@ -145,6 +148,7 @@ def query(target: str, folder: Path, name: str, seed: int) -> None:
                     for line in look(backend, folder, chance):
                         file.write(line + "\n")
                     file.flush()
+                    stopping.wait(PAUSE_S)
 
 
 def look(backend: ClusterBackend, folder: Path, chance: random.Random) -> Iterator[str]:

@@ -21,7 +21,7 @@ import pytest
 
 SCRIPT = Path(__file__).with_name("cluster_crash.py")
 MEMORY = Path("/dev/shm")
-EVERY = int(os.environ.get("GEOSTORE_TEST_CRASH_EVERY", "29"))
+EVERY = int(os.environ.get("GEOSTORE_TEST_CRASH_EVERY", "53"))
 SEED = int(os.environ.get("GEOSTORE_TEST_CRASH_SEED", "0"))
 
 
@@ -66,4 +66,4 @@ def test_killed_at_any_step_the_ring_is_whole(quick_directory: Path) -> None:
 
 @pytest.mark.slow
 def test_a_planted_fault_is_found(quick_directory: Path) -> None:
-    assert crash(quick_directory, 113, "nothing is settled")["wrong"]
+    assert crash(quick_directory, 211, "nothing is settled")["wrong"]

@@ -2,7 +2,8 @@
 
 Ingesters put and replace scenes, queriers compare every answer with what was acknowledged,
 while one process after the other is killed at a seeded moment and started again. A run kills
-a few; GEOSTORE_TEST_KILLS=10 kills ten, GEOSTORE_TEST_KILL_SEED sets the moments.
+a few; GEOSTORE_TEST_KILLS=10 kills ten (of a ring without copies five), and
+GEOSTORE_TEST_KILL_SEED sets the moments.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ SEED = int(os.environ.get("GEOSTORE_TEST_KILL_SEED", "1"))
 INGESTERS = ("ia", "ib")
 QUERIERS = ("qa", "qb")
 LEASE_S = 3.0
-LINES_BETWEEN_MAX = 24
-"""Notes and answers between two kills."""
+LINES_BETWEEN_MAX = 4 * KILLS
+"""Notes between two kills."""
 
 
 class Load:
@@ -99,7 +100,7 @@ def test_what_was_acknowledged_survives_kills_under_load(tmp_path: Path, replica
         with nodes.client() as backend:
             backend.create_dataset(A)
         with loaded(nodes, folder) as load:
-            for _ in range(KILLS):
+            for _ in range(KILLS if replicas > 1 else max(1, KILLS // 2)):
                 wait_for_lines(load, "*.notes", chance.randrange(1, LINES_BETWEEN_MAX))
                 wait_for_lines(load, "*.answers", 1)
                 victim = chance.choice((*NAMES, *INGESTERS))
@@ -124,7 +125,7 @@ def wait_for_lines(load: Load, pattern: str, count: int) -> None:
 
 def check_answers(lines: list[str], replicas: int) -> None:
     assert [line for line in lines if line.startswith("WRONG")] == []
-    assert sum(line.startswith("answer") for line in lines) > 10
+    assert sum(line.startswith("answer") for line in lines) > 2
     errors = [line for line in lines if line.startswith("error")]
     if replicas > 1:
         assert errors == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import runpy
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -193,6 +194,26 @@ def test_a_deleted_dataset_is_gone_everywhere_for_ever(cluster: Cluster) -> None
         home.delete_dataset(CALL, "a")
     cluster.restart(dead)
     assert cluster.members[dead].list_datasets(CALL) == []
+
+
+def test_a_deleted_dataset_keeps_no_file_open(cluster: Cluster) -> None:
+    create(cluster)
+    cluster.store("s1", "v1", CELLS[:4])
+    for member in cluster.members.values():
+        for key in member.node.catalog.keys():  # noqa: SIM118
+            member.read_blocks(CALL, key, [0])
+    assert open_files(cluster.root)
+    cluster.home("dataset/a").delete_dataset(CALL, "a")
+    assert open_files(cluster.root) == []
+
+
+def open_files(root: Path) -> list[str]:
+    """This process's open tile files below `root`."""
+    found = []
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # that of this very listing
+            found.append(str(link.readlink()))
+    return [path for path in found if path.startswith(str(root)) and ".zarr.zip" in path]
 
 
 def test_tiles_staged_before_a_restart_are_resolved_by_their_record(cluster: Cluster) -> None:
