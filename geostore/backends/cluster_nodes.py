@@ -56,12 +56,12 @@ def home_of(record: str) -> Callable[[Ring], Sequence[RingNode]]:
 def security_of(settings: Settings) -> Security:
     """How connections are protected by a user's settings.
 
-    Raises InvalidInputError: some of the three TLS files, but not all.
+    Raises InvalidInputError: some of the three TLS files, but not all, or TLS and insecure.
     """
     files = (settings.tls_cert, settings.tls_key, settings.tls_ca)
     if all(files):
         cert, key, ca = files
-        return Security(TlsFiles(str(cert), str(key), str(ca)))  # type: ignore[arg-type]
+        return Security(TlsFiles(str(cert), str(key), str(ca)), settings.insecure)  # type: ignore[arg-type]
     if any(files):
         raise InvalidInputError(
             f"TLS: got tls_cert {files[0]!r}, tls_key {files[1]!r}, tls_ca {files[2]!r}; expected"
@@ -188,7 +188,9 @@ class ClusterNodes:
                 break
         if self._ring is not None and (is_answered or not failures):
             return self._ring
-        said = "; ".join(f"{address}: {error}" for address, error in failures.items())
+        said = "; ".join(
+            _with_place(f"node {address}", error) for address, error in failures.items()
+        )
         text = f"store {self.name}: no node gave its ring: {said or 'no time was left to ask'}"
         conflict = next((e for e in failures.values() if isinstance(e, ConflictError)), None)
         if conflict is not None:
@@ -336,11 +338,18 @@ class Tries:
             if errors:
                 break
         said = "; ".join(
-            f"node {node.name} at {node.address}: {error}" for node, error in self._failures.items()
+            f"{node.name}: {_with_place(f'node {node.address}', error)}"
+            for node, error in self._failures.items()
         )
         return UnavailableError(
             f"store {self._nodes.name}: {self._what}: {said or 'no time was left'}"
         )
+
+
+def _with_place(place: str, error: GeostoreError) -> str:
+    """The error's text, with where it happened unless it says so itself."""
+    text = str(error)
+    return text if text.startswith(place) else f"{place}: {text}"
 
 
 _OPEN: weakref.WeakSet[ClusterNodes] = weakref.WeakSet()
