@@ -7,6 +7,7 @@ the mask of live rows is copied when rows die.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -44,9 +45,14 @@ TEXT_COLUMNS = ("dataset_id", "dataset", "scene", "version", "schema", "platform
 
 
 class Interner:
-    """Distinct values of a column, numbered from 0 as they come."""
+    """Distinct values of a column, numbered from 0 as they come.
 
-    def __init__(self) -> None:
+    With `shares_texts`, equal texts are one object in the whole process: rows that come from
+    other nodes have that same object, so that all rows of a scene are one run.
+    """
+
+    def __init__(self, *, shares_texts: bool = False) -> None:
+        self._shares_texts = shares_texts
         self.codes: dict[Hashable, int] = {}
         self._values = np.empty(16, dtype=np.object_)
         self._ranks: npt.NDArray[np.int64] | None = None
@@ -61,6 +67,8 @@ class Interner:
             code = self.codes[key] = len(self.codes)
             if code == len(self._values):
                 self._values = np.concatenate([self._values, np.empty(code, dtype=np.object_)])
+            if self._shares_texts and type(value) is str:
+                value = sys.intern(value)
             self._values[code] = value
             self._ranks = None
         return code
@@ -143,7 +151,8 @@ class Columns:
     def __init__(self) -> None:
         self.count = 0
         self.live = 0
-        self.interners = {name: Interner() for name in (*TEXT_COLUMNS, "cell")}
+        self.interners = {name: Interner(shares_texts=True) for name in TEXT_COLUMNS}
+        self.interners["cell"] = Interner()  # as many as rows, and no run of equal ones
         self._arrays = {name: np.empty(0, dtype) for name, dtype in COLUMN_DTYPES.items()}
         self._alive = np.zeros(0, dtype=np.bool_)
         self._snapshot: Snapshot | None = None

@@ -21,6 +21,7 @@ from geostore.types import DatasetDefinition
 __all__ = ["BATCH_ROWS", "Plan", "Share", "is_stale_ring"]
 
 BATCH_ROWS: Final = 4096
+SLOTS_FEW: Final = 256
 _NAMES_SHOWN: Final = 5
 
 Slots = npt.NDArray[np.int64]
@@ -52,6 +53,7 @@ class Plan:
 
     def __init__(self, ring: Ring, query: Query, definitions: Sequence[DatasetDefinition]) -> None:
         self.ring = ring
+        self._has_region = query.region is not None
         self._names = sorted(each.name for each in definitions if each.is_complete)
         firsts = ring.owners[:, 0]
         nodes_total = len(np.unique(firsts))
@@ -67,8 +69,11 @@ class Plan:
     def first_shares(self) -> list[Share]:
         """All slots that match, each at its first replica."""
         shares = self.shares(self.slots)
-        # With one copy a node holds the slots it is the first replica of, and no others.
-        return [replace(share, is_whole=self.ring.copies == 1) for share in shares]
+        # With one copy a node holds the slots it is the first replica of, and no others. Where
+        # few of them match a region it is told which: their rows are soon looked at, while the
+        # region would have it search all its cells.
+        is_whole = self.ring.copies == 1 and not (self._has_region and len(self.slots) <= SLOTS_FEW)
+        return [replace(share, is_whole=is_whole) for share in shares]
 
     def shares(
         self,

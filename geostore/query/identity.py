@@ -25,7 +25,7 @@ class _Addresses:
             "version": 3,
             "shape": column.shape,
             "typestr": np.dtype(np.intp).str,
-            "data": (column.ctypes.data, True),
+            "data": (column.__array_interface__["data"][0], True),
         }
 
 

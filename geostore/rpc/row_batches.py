@@ -39,6 +39,7 @@ each end in a zero byte. A column has at most 65,536 entries and all columns tog
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -318,7 +319,9 @@ class _Incoming:
         except UnicodeDecodeError as error:
             raise CorruptDataError(f"row batch: a {self.name} is not UTF-8: {error}") from None
         if self.name != "nodes":
-            return text
+            # One object for one text, whichever node sent it: the rows of a scene are then one
+            # run, also where the streams of several nodes are merged.
+            return sys.intern(text)
         *names, rest = text.split("\0")
         if rest:
             raise CorruptDataError(f"row batch: nodes {text[:60]!r} do not end")

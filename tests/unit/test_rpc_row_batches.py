@@ -298,6 +298,13 @@ def test_bands_that_are_none_are_refused(
     refused(BatchEncoder().encode(make_batch([make_entry()])), "schema")
 
 
+def test_streams_of_several_nodes_bring_the_same_objects() -> None:
+    message = BatchEncoder().encode(make_batch([make_entry(scene="a scene of some length")]))
+    one, other = (BatchDecoder().decode(message) for _ in range(2))
+    for name in ("dataset_id", "dataset", "scene", "version", "schema", "platform"):
+        assert getattr(one, name)[0] is getattr(other, name)[0], name
+
+
 # ---------------------------------------------------------------- Arrow
 
 
