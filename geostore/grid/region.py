@@ -141,7 +141,7 @@ class Region:
 
     @property
     def bboxes(self) -> tuple[BBox, ...]:
-        """Boxes that together hold the region; none crosses the antimeridian.
+        """Boxes, one of which every cell that matches meets; none crosses the antimeridian.
 
         They may hold more than the region.
         """
@@ -304,15 +304,12 @@ class _Both(Region):
 
     @property
     def bboxes(self) -> tuple[BBox, ...]:
-        """None where the boxes of the two do not even touch."""
-        found: dict[BBox, None] = {}
-        for one in self._first.bboxes:
-            for other in self._second.bboxes:
-                west, east = max(one.west, other.west), min(one.east, other.east)
-                south, north = max(one.south, other.south), min(one.north, other.north)
-                if west <= east and south <= north:
-                    found[BBox(west, south, east, north)] = None
-        return tuple(found)
+        """The smaller place's. Not what they share: places apart may share a cell."""
+
+        def area(boxes: tuple[BBox, ...]) -> float:
+            return sum((box.east - box.west) * (box.north - box.south) for box in boxes)
+
+        return min(self._first.bboxes, self._second.bboxes, key=area)
 
     def relation(self, box: BBox) -> Relation:
         first, second = self._first.relation(box), self._second.relation(box)

@@ -165,11 +165,16 @@ def random_region(rng: random.Random, store: Store) -> Region:
     entry = rng.choice(store.entries)
     box = scheme(entry.meta.schema.scheme).bounds(entry.meta.key.geocode)
     west, south = max(-180.0, box.west - rng.uniform(0, 2)), max(-90.0, box.south - rng.random())
-    kind = rng.choice(("cell", "corner", "line", "polygon", "seam", "box", "both"))
+    kind = rng.choice(("cell", "corner", "line", "polygon", "seam", "box", "both", "apart"))
     if kind == "both":
         wide = Region.from_bbox(BBox(west, south, min(180.0, west + 9), min(90.0, south + 5)))
         other = random_region(rng, store)
         return Region.of_both(wide, other.parts[0])
+    if kind == "apart":  # two places in one cell, or in two that touch
+        middle = (box.west + box.east) / 2, (box.south + box.north) / 2
+        first = Region.from_geometry({"type": "Point", "coordinates": middle})
+        end = middle[0] / 2 + box.west / 2, middle[1] / 2 + box.south / 2
+        return Region.of_both(first, Region.from_bbox(BBox(box.west, box.south, *end)))
     if kind == "cell":
         return Region.from_bbox(box)
     if kind == "seam":
