@@ -170,6 +170,8 @@ def parse_target(text: str | os.PathLike[str]) -> Target:
         hosts = tuple(_parse_host(part.strip(), text) for part in parts)
         return Target(hosts=tuple(dict.fromkeys(hosts)))
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", text)
+    if scheme and scheme[1].lower() == "geostore":
+        raise InvalidInputError(f"store {text!r}: expected geostore://host:port[,host:port...]")
     if scheme:
         raise InvalidInputError(
             f"store {text!r}: scheme {scheme[1]}: is not known; expected a directory or"

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from geostore.errors import NotFoundError
 from geostore_cli.listing import Column, span_text, write_listing
-from geostore_cli.parameters import format_option
+from geostore_cli.parameters import WholeNumber, format_option
 from geostore_cli.session import Session, command, group, pass_session
 
 if TYPE_CHECKING:
@@ -60,20 +61,20 @@ def cluster() -> None:
 @command(parent=cluster)
 @click.option(
     "--nodes",
-    type=click.IntRange(1, 64),
+    type=WholeNumber(1, 64),
     metavar="N",
     help="How many. Default: 3, or as many as the directory's cluster has.",
 )
 @_directory_option
 @click.option(
     "--port",
-    type=click.IntRange(1, 65535),
+    type=WholeNumber(1, 65535),
     metavar="P",
     help="The first node's; the others take those after it. Default: as before, or free ones.",
 )
 @click.option(
     "--replicas",
-    type=click.IntRange(1, 64),
+    type=WholeNumber(1, 64),
     metavar="R",
     help="Nodes that keep a copy of each tile. Default: 1, or as before.",
 )
@@ -81,7 +82,16 @@ def cluster() -> None:
 def up(
     session: Session, *, nodes: int | None, directory: Path, port: int | None, replicas: int | None
 ) -> None:
-    """Start the nodes that do not run; print the TARGET when all serve."""
+    """Start the nodes that do not run; print the TARGET.
+
+    Returns when all of them serve; they go on running. An address that is printed once stays
+    the cluster's, also when it is taken down and started again.
+
+    \b
+    geostore cluster up
+    geostore cluster up --nodes 5 --replicas 2 --dir ./big
+    export GEOSTORE_STORE=$(geostore cluster up -q)
+    """
     target = local_cluster(directory).up(nodes, port, replicas, progress=session.note)
     click.echo(target)
     where = "" if directory == Path(DIRECTORY_DEFAULT) else f" --dir {_quoted(directory)}"
@@ -103,10 +113,17 @@ def status(session: Session, *, directory: Path, output_format: str | None) -> N
 @_directory_option
 @pass_session
 def down(session: Session, *, directory: Path) -> None:
-    """Stop all nodes: what they acknowledged stays, and `up` starts them again."""
-    report = local_cluster(directory).down(session.note)
+    """Stop all nodes; their data stays.
+
+    What was acknowledged is there again when `geostore cluster up` starts them.
+    """
+    cluster = local_cluster(directory)
+    if not cluster.exists():
+        raise NotFoundError(f"no cluster in {directory}: nothing was stopped")
+    report = cluster.down(session.note)
     count = len(report.stopped) + len(report.killed)
-    session.note(f"stopped {count} nodes" if count else f"no node of {directory} runs")
+    stopped = f"stopped {count} node{'' if count == 1 else 's'}"
+    session.note(stopped if count else f"no node of {directory} runs")
 
 
 def _quoted(path: Path) -> str:

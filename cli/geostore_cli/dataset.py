@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from geostore_cli.listing import Column, time_text, write_listing, write_pairs
-from geostore_cli.parameters import RESOLUTIONS, format_option
+from geostore_cli.parameters import RESOLUTIONS, WholeNumber, format_option
 from geostore_cli.session import Session, command, group, pass_session
 
 __all__ = ["dataset"]
@@ -72,10 +72,10 @@ def _groups_text(groups: list[dict[str, Any]]) -> str:
 @command(parent=dataset)
 @click.argument("name")
 @click.option("--scheme", type=click.Choice(["geohash", "quadtile"]), help="Default: geohash.")
-@click.option("--length", type=click.IntRange(min=1), metavar="N", help="Geocode length of a cell.")
+@click.option("--length", type=WholeNumber(min=1), metavar="N", help="Geocode length of a cell.")
 @click.option(
     "--placement",
-    type=click.IntRange(min=1),
+    type=WholeNumber(min=1),
     metavar="K",
     help="Leading characters of the geocode that choose the node.",
 )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from geostore_cli.parameters import WholeNumber
 from geostore_cli.session import Session, command, pass_session
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ __all__ = ["demo"]
 )
 @click.option(
     "--nodes",
-    type=click.IntRange(1, 64),
+    type=WholeNumber(1, 64),
     metavar="N",
     help="On a cluster of N nodes on this machine, which ends with the demo.",
 )

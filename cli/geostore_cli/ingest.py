@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from geostore_cli.listing import Column, bytes_text, write_listing
-from geostore_cli.parameters import RESOLUTIONS, TIME, format_option
+from geostore_cli.parameters import RESOLUTIONS, TIME, WholeNumber, format_option
 from geostore_cli.progress import IngestView
 from geostore_cli.session import Session, command, pass_session
 
@@ -61,7 +61,7 @@ PLAN_COLUMNS = (
 )
 @click.option(
     "--length",
-    type=click.IntRange(min=1),
+    type=WholeNumber(min=1),
     metavar="N",
     help="Geocode length of a cell, of a dataset that is made.",
 )
@@ -79,7 +79,7 @@ PLAN_COLUMNS = (
 )
 @click.option(
     "--max-tiles",
-    type=click.IntRange(min=1),
+    type=WholeNumber(min=1),
     default=50_000,
     show_default=True,
     metavar="N",
@@ -87,7 +87,7 @@ PLAN_COLUMNS = (
 )
 @click.option(
     "--workers",
-    type=click.IntRange(min=1),
+    type=WholeNumber(min=1),
     metavar="N",
     help="Threads. Default: as many as there are processors.",
 )

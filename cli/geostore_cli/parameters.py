@@ -16,6 +16,7 @@ __all__ = [
     "RESOLUTION",
     "RESOLUTIONS",
     "TIME",
+    "WholeNumber",
     "format_option",
     "predicates",
 ]
@@ -37,6 +38,19 @@ class _Checked(click.ParamType):  # type: ignore[type-arg]  # generic only in ne
             return self._read(value)
         except InvalidInputError as error:
             self.fail(str(error), param, ctx)
+
+
+class WholeNumber(click.IntRange):
+    """`click.IntRange` whose refusals say what was expected."""
+
+    name = "whole number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            span = f" of {self.min}..{self.max}" if self.max is not None else f" from {self.min}"
+            self.fail(f"{value!r} is not a whole number{span}", param, ctx)
 
 
 def _bbox(text: str) -> tuple[float, float, float, float]:

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import click
 
 from geostore_cli.listing import json_text
-from geostore_cli.parameters import format_option, predicates
+from geostore_cli.parameters import WholeNumber, format_option, predicates
 from geostore_cli.session import Session, command, pass_session
 
 SortKey = Literal["time", "-time", "cloud", "-cloud", "coverage", "-coverage"]
@@ -23,7 +23,7 @@ __all__ = ["query"]
     type=click.Choice(get_args(SortKey)),
     help="Default: time, dataset, geocode, scene; nulls last.",
 )
-@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most N tiles.")
+@click.option("--limit", type=WholeNumber(min=0), metavar="N", help="At most N tiles.")
 @click.option("--count", is_flag=True, help="Print only how many match.")
 @click.option("--explain", is_flag=True, help="Print how the query was answered, not its tiles.")
 @format_option("geojson", "parquet")

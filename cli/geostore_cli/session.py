@@ -53,7 +53,8 @@ def message(text: str) -> None:
     Control characters, which a file's or scene's name may carry into an error message, are
     shown escaped: they must not move the cursor or fake a second line.
     """
-    text = re.sub(r"\s*\n\s*", "; ", text.strip())
+    text = re.sub(r":\s*\n\s*", ": ", text.strip())
+    text = re.sub(r"\s*\n\s*", "; ", text)
     if len(text) > MESSAGE_CHARACTERS_MAX:  # somebody's name or path of thousands
         text = f"{text[: MESSAGE_CHARACTERS_MAX // 2]} … {text[-MESSAGE_CHARACTERS_MAX // 3 :]}"
     text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
@@ -140,14 +141,19 @@ class Session:
 
         self.start_logging()
         settings = self.settings
-        return open_store(
-            settings.store,
-            mode=mode,
-            tls_ca=settings.tls_ca,
-            tls_cert=settings.tls_cert,
-            tls_key=settings.tls_key,
-            insecure=settings.insecure or None,
-        )
+        try:
+            return open_store(
+                settings.store,
+                mode=mode,
+                tls_ca=settings.tls_ca,
+                tls_cert=settings.tls_cert,
+                tls_key=settings.tls_key,
+                insecure=settings.insecure or None,
+            )
+        except NotFoundError as error:
+            if not re.fullmatch(r"[^/\s]+:[0-9]+", str(settings.store)):
+                raise
+            raise NotFoundError(f"{error}; a cluster's is geostore://{settings.store}") from error
 
     @contextmanager
     def open_for_planning(self) -> Iterator[Store]:
@@ -204,7 +210,10 @@ def _shared_options() -> list[click.Option]:
             type=click.Path(exists=True, dir_okay=False),
             expose_value=False,
             callback=_keep,
-            help="A TOML file of settings (store, workers, memory_bytes, format).",
+            help=(
+                "A TOML file of settings (store, workers, memory_bytes, format; for a cluster"
+                " tls_cert, tls_key, tls_ca, insecure)."
+            ),
         ),
         click.Option(
             ["-v", "--verbose"],

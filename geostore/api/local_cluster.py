@@ -124,6 +124,8 @@ class LocalCluster:
             before = self._plan_file.read()
             plan = planned(self.directory, before, nodes=nodes, port=port, replicas=replicas)
             dead = [node for node in plan.nodes if not node.is_up]
+            if plan.replicas > len(plan.nodes):
+                tell(f"{len(plan.nodes)} nodes keep as many copies, not {plan.replicas}")
             if not dead:
                 tell(f"the cluster in {self.directory} is up already")
                 return plan.target

@@ -116,7 +116,8 @@ class Security:
             raise InvalidInputError(
                 f"address {address}: it is not this machine's loopback, so the connection needs"
                 " TLS (--tls-cert, --tls-key, --tls-ca) or, on a network that nobody else can"
-                " reach, --insecure"
+                " reach, --insecure; clients are told by GEOSTORE_TLS_CERT, GEOSTORE_TLS_KEY,"
+                " GEOSTORE_TLS_CA, GEOSTORE_INSECURE or the same names in the --config file"
             )
 
 

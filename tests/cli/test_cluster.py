@@ -70,6 +70,7 @@ def test_up_prints_the_target_and_down_ends_it(run: Run, tmp_path: Path) -> None
     assert (again.stdout, again.stderr) == (f"{target}\n", "")
     assert run("down").stderr == "geostore: stopped 2 nodes\n"
     assert run("down").stderr == "geostore: no node of geostore-cluster runs\n"
+    assert "no cluster in nowhere" in run("down", "--dir", "nowhere", code=1).stderr
 
 
 def test_status_lists_the_processes(run: Run, tmp_path: Path) -> None:
@@ -104,7 +105,7 @@ def test_failures_are_one_line_and_exit_1(run: Run) -> None:
     assert result.stdout == ""
     (line,) = result.stderr.splitlines()
     assert line.startswith("geostore: error: node n1 at 127.0.0.1:")
-    assert line.endswith("its log ends:; no room")
+    assert line.endswith("its log ends: no room")
     assert run("status", code=1).stderr.startswith("geostore: error: no cluster in ")
     run("up", "--nodes", 1)
     assert "has 1 nodes and 1 replicas, not 2" in run("up", "--nodes", 2, code=1).stderr

@@ -37,6 +37,7 @@ from geostore.ring import Ring, RingNode, found_ring, placement_key, slot_of, wi
 from geostore.rpc.block_streams import StoredBlock
 from geostore.rpc.row_arrow import batch_from_rows
 from geostore.types import TileKey
+from geostore.types.report import Problem, ProblemKind, VerifyReport
 
 small = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "small_store.py")))
 A = small.make_definition("a")
@@ -86,7 +87,7 @@ class FakeClient:
         return partial(self._do, method)
 
     def _do(self, method: str, call: Any, *args: Any, **named: Any) -> Any:
-        assert call.time_left_s() > 0
+        assert call.time_left_s() != 0
         cluster = self.cluster
         cluster.log.append((self.address, method))
         if self.address in cluster.down:
@@ -125,7 +126,7 @@ def test_it_has_the_protocols_methods_and_signatures() -> None:
 def test_all_down_names_each_and_why() -> None:
     cluster = Cluster(make_ring())
     cluster.down = {"127.0.0.1:7001", "127.0.0.1:7002"}
-    with pytest.raises(UnavailableError, match=r"7001: .*reached; 127\.0\.0\.1:7002: .*reached"):
+    with pytest.raises(UnavailableError, match=r"7001: .*reached; node .*7002: .*reached"):
         cluster.open().connect_now()
 
 
@@ -503,9 +504,30 @@ def test_closed_it_says_so() -> None:
         backend.datasets()
 
 
-def test_verify_says_how() -> None:
-    with pytest.raises(UnavailableError, match="stop a node"):
-        Cluster(make_ring()).open().verify()
+def test_every_node_verifies_itself_and_one_that_is_down_is_a_finding() -> None:
+    cluster = Cluster(make_ring())
+
+    def verify(name: str, progress: Callable[[int, int], None]) -> VerifyReport:
+        progress(3, 3)
+        problem = Problem(kind=ProblemKind.ORPHAN, path="x", message="y", node=name)
+        return VerifyReport(tiles=3, bytes=10, problems=(problem,))
+
+    cluster.answer("verify", verify)
+    backend = cluster.open()
+    nodes = cluster.rings["127.0.0.1:7001"].nodes
+    backend.connect_now()
+    cluster.down = {nodes[1].address}
+    told: list[tuple[int, int]] = []
+    report = backend.verify(lambda done, total: told.append((done, total)))
+    alive = len(nodes) - 1
+    assert (report.tiles, report.bytes) == (3 * alive, 10 * alive)
+    assert told[-1] == (3 * alive, 3 * alive)
+    kinds = {problem.node: problem.kind for problem in report.problems}
+    assert kinds.pop(nodes[1].name) is ProblemKind.UNCHECKED
+    assert set(kinds.values()) == {ProblemKind.ORPHAN}
+    assert len(kinds) == alive
+    with pytest.raises(InvalidInputError, match="stop a node"):
+        backend.verify(rebuild=True)
 
 
 def test_settings_protect_connections() -> None:
