@@ -36,6 +36,7 @@ SCENES = 6
 """Of one ingester; it replaces them again and again."""
 PAUSE_S = 0.05
 """Between two acts of a process, so that the others and the nodes have a turn."""
+LOOKS_A_CLIENT = 20
 VERSIONS_MAX = 4
 """That its tiles are made for: they are the same whenever a version comes again."""
 
@@ -141,8 +142,14 @@ def query(target: str, folder: Path, name: str, seed: int) -> None:
     stopping = stop_at_end_of_input()
     with (folder / f"{name}.answers").open("a") as file:
         while not stopping.is_set():
-            with closing(open_cluster(parse_target(target))) as backend:
-                for _ in range(20):
+            try:
+                backend = open_cluster(parse_target(target))
+            except UnavailableError as error:  # no node is up
+                file.write(f"error {' '.join(str(error).split())}\n")
+                stopping.wait(PAUSE_S)
+                continue
+            with closing(backend):
+                for _ in range(LOOKS_A_CLIENT):
                     if stopping.is_set():
                         break
                     for line in look(backend, folder, chance):
