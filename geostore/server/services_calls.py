@@ -25,6 +25,8 @@ REQUEST_ID_CHARACTERS_MAX = 128
 _NO_DEADLINE_S = 1e8
 """gRPC tells a call without a deadline that it has some centuries left."""
 _RETRY_S = 0.5
+GATHER_ROWS = 1024
+"""Rows that are worth a message of their own."""
 
 _Response_co = TypeVar("_Response_co", covariant=True)
 
@@ -122,7 +124,7 @@ def answer_rows(
     """
     call, encoder, rows_total = current_call(), BatchEncoder(), 0
     try:
-        for batch in batches:
+        for batch in _gathered(batches):
             for start in range(0, len(batch), STREAM_ROWS):
                 call.check()
                 part = batch.take(slice(start, start + STREAM_ROWS))
@@ -140,6 +142,26 @@ def answer_rows(
             close()
     said = b"" if explain is None else wire.dump_json(explain.to_json())
     yield make(end=common_pb2.RowsEnd(rows_total=rows_total, explain_json=said))
+
+
+def _gathered(batches: Iterable[RowBatch]) -> Iterator[RowBatch]:
+    """The first batch as it is; from then on none that is small, but for the last.
+
+    A merge gives small batches where its streams end, and a message costs as much as hundreds
+    of rows. The first must not wait: it may be all that a slow node holds back.
+    """
+    held: list[RowBatch] = []
+    rows, is_first = 0, True
+    for batch in batches:
+        if not len(batch):
+            continue
+        held.append(batch)
+        rows += len(batch)
+        if is_first or rows >= GATHER_ROWS:
+            yield held[0] if len(held) == 1 else RowBatch.concatenate(held)
+            held, rows, is_first = [], 0, False
+    if held:
+        yield held[0] if len(held) == 1 else RowBatch.concatenate(held)
 
 
 def take_tiles(

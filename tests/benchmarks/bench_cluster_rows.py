@@ -11,7 +11,8 @@ call that asks no other node (`limit=0`) is shown to be compared with.
 Second table. The peer is a process that streams the same messages of rows, ready made, by gRPC
 alone. Bar: rows come at 0.8 of its speed or more. Decoding is apart: rows are drained once
 undecoded, as bytes, and once to Arrow, to be compared with the bare stream and with the bare
-stream and then the decoding.
+stream and then the decoding. To tell what merging costs, each node is also drained of its own
+rows, all three at once.
 
 Rounds are interleaved; medians are printed.
 """
@@ -19,13 +20,16 @@ Rounds are interleaved; medians are printed.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from typing import Any
 
 from geostore.backends import Backend
 from geostore.config import parse_target
 from geostore.grid import GEOHASH, Region
-from geostore.query import Explain, PercentRange, Query
+from geostore.query import Explain, LeafQuery, PercentRange, Query
 from geostore.rpc.client import NodeClient
 from geostore.rpc.messages import make_head
 from geostore.rpc.row_batches import STREAM_ROWS, BatchDecoder, BatchEncoder
@@ -92,20 +96,35 @@ def _measure_queries(backend: Backend, cell: str, rounds: int) -> None:
         )
 
 
-def _undecoded(target: str) -> tuple[Callable[[], int], Callable[[], None]]:
-    """(drains all rows by a node as bytes and counts them, closes the channel)."""
-    address = str(parse_target(target).hosts[0])
-    channel = open_channel(address)
-    ring = NodeClient(channel, address).get_ring(CallContext.within(TIMEOUT_S))
-    client = NodeClient(channel, address, lambda call: make_head(call, ring.cluster_id, ring.epoch))
+@contextmanager
+def _undecoded(target: str) -> Iterator[tuple[Callable[[], int], Callable[[], int]]]:
+    """Drain all rows as bytes and count them: by one node, merged; from each node its own."""
+    context = CallContext.within(TIMEOUT_S)
+    with ExitStack() as opened_channels, ThreadPoolExecutor() as pool:
+        channels = {
+            str(host): opened_channels.enter_context(open_channel(str(host)))
+            for host in parse_target(target).hosts
+        }
+        first = next(iter(channels))
+        ring = NodeClient(channels[first], first).get_ring(context)
+        clients = [
+            NodeClient(channel, address, lambda call: make_head(call, ring.cluster_id, ring.epoch))
+            for address, channel in channels.items()
+        ]
 
-    def drain() -> int:
-        answers = client._query(  # the messages before they are decoded
-            CallContext.within(TIMEOUT_S), Query(), None, None, STREAM_ROWS
-        )
-        return sum(len(answer.chunk.rows) for answer in answers)
+        def size(answers: Any) -> int:
+            return sum(len(answer.chunk.rows) for answer in answers)
 
-    return drain, channel.close
+        def merged() -> int:
+            call = CallContext.within(TIMEOUT_S)
+            return size(clients[0]._query(call, Query(), None, None, STREAM_ROWS))
+
+        def own(client: NodeClient) -> int:
+            leaf = LeafQuery(query=Query(), batch_rows=STREAM_ROWS)
+            stream: Any = client.leaf_query(CallContext.within(TIMEOUT_S), leaf)
+            return size(stream._answers)
+
+        yield merged, lambda: sum(pool.map(own, clients))
 
 
 def _measure_rows(backend: Backend, target: str, rounds: int) -> None:
@@ -113,7 +132,6 @@ def _measure_rows(backend: Backend, target: str, rounds: int) -> None:
     whole = RowBatch.concatenate(list(backend.query(Query())))
     rows = len(whole)
     messages = list(BatchEncoder().encode_stream([whole]))
-    drain, close = _undecoded(target)
 
     def decoded() -> int:
         decoder = BatchDecoder()
@@ -122,26 +140,26 @@ def _measure_rows(backend: Backend, target: str, rounds: int) -> None:
     def to_arrow() -> int:
         return sum(batch.num_rows for batch in backend.query_arrow(Query()))
 
-    try:
-        with bare_stream({"rows": messages}) as bare:
-            size = bare("rows")
-            drain()
-            for _ in range(rounds):
-                assert times.time("bare gRPC stream", lambda: bare("rows")) == size
-                times.time("drained, undecoded", drain)
-                assert times.time("decode to Arrow alone", decoded) == rows
-                assert times.time("drained to Arrow", to_arrow) == rows
-    finally:
-        close()
+    with _undecoded(target) as (merged, apart), bare_stream({"rows": messages}) as bare:
+        size = bare("rows")
+        merged()
+        apart()
+        for _ in range(rounds):
+            assert times.time("bare gRPC stream", lambda: bare("rows")) == size
+            times.time("own rows of each node", apart)
+            times.time("merged by one node", merged)
+            assert times.time("decode to Arrow alone", decoded) == rows
+            assert times.time("merged, to Arrow", to_arrow) == rows
     print(f"\n{rows:,} rows, {size / rows:.1f} bytes a row; bar: at least {ROWS_BAR} of the peer")
     print(f"{'stage':<26}{'ns a row':>10}{'MB/s':>8}")
     for name in times.seconds:
         seconds = times.median(name)
         print(f"{name:<26}{1e9 * seconds / rows:>10.0f}{size / 1e6 / seconds:>8.0f}")
     bare_s, decode_s = times.median("bare gRPC stream"), times.median("decode to Arrow alone")
-    print(f"undecoded by bare: {bare_s / times.median('drained, undecoded'):.2f}")
+    print(f"merged, undecoded, by bare: {bare_s / times.median('merged by one node'):.2f}")
+    print(f"unmerged, undecoded, by bare: {bare_s / times.median('own rows of each node'):.2f}")
     print(
-        f"to Arrow by bare + decode: {(bare_s + decode_s) / times.median('drained to Arrow'):.2f}"
+        f"to Arrow by bare + decode: {(bare_s + decode_s) / times.median('merged, to Arrow'):.2f}"
     )
 
 

@@ -69,6 +69,21 @@ def test_a_scene_goes_in_and_comes_out(nodes: dict[str, subprocess.Popen[str]]) 
         lost.wait(60)
         assert {key.geocode: backend.details(key).checksum for key in keys} == checksums
         assert all(backend.read_blocks(key, [0])[0] is not None for key in keys)
+        tiles = {cell: small.make_tile(A, "s1", "v1", cell) for cell in small.CELLS}
+        for read in backend.read_tiles(
+            [(key, range(len(tiles[key.geocode].blocks))) for key in keys]
+        ):
+            tile = tiles[read.key.geocode]
+            stored = [(len(data or b""), data and bytes(data)) for data in read.data]
+            assert stored == [
+                (length, tile.payload[offset : offset + length] if length else None)
+                for offset, length, _, _ in tile.blocks.tolist()
+            ]
+            for name in ("length", "fill", "checksum"):
+                assert read.table[name].tolist() == tile.blocks[name].tolist()
+        assert [one.checksum for one in backend.details_of(keys)] == [
+            checksums[key.geocode] for key in keys
+        ]
         assert backend.count(Query()) == len(keys)
         rows = [row.key for b in backend.query(Query()) for row in b.rows()]
         assert rows == keys
