@@ -53,8 +53,8 @@ class Explain:
     structure: str | None = None
     """The structure that was walked."""
     rows_total: int | None = None
-    """Rows among which the answer was looked for: all of a catalog, or those in the slots asked
-    about, so that no copy counts. With one copy a node is asked about all that it holds.
+    """Rows among which the answer was looked for: all of a catalog, or those in the slots that a
+    node was told, so that no row counts by two of its copies.
     """
     rows_matched: int | None = None
     nodes_asked: list[str] = field(default_factory=list)
