@@ -91,15 +91,18 @@ class _State:
     def choose_in_order(self, order: Integers) -> None:
         """Slot by slot takes its least loaded option: nearly even, in one pass."""
         last, taken = len(self.loads) - 1, 0
-        loads = self.loads.tolist()
+        loads, weights = self.loads.tolist(), self.weights.tolist()
+        nodes = np.nonzero(self.options)[1].tolist()  # slot by slot
+        ends = np.cumsum(np.count_nonzero(self.options, axis=1)).tolist()
+        starts = [0, *ends]
         for slot in order.tolist():
-            options = np.flatnonzero(self.options[slot]).tolist()
+            options = nodes[starts[slot] : ends[slot]]
             if taken < self.fewest and options[-1] == last:
                 node = last
             else:
                 node = min(options, key=loads.__getitem__)
             taken += node == last
-            loads[node] += self.weights[slot]
+            loads[node] += weights[slot]
             self.chosen[slot] = node
         self.loads = np.array(loads)
 

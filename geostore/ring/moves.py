@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from geostore.errors import InvalidInputError
 from geostore.ring.ring import Ring
 from geostore.ring.slots import SLOTS_TOTAL
@@ -61,10 +63,9 @@ def plan_moves(old: Ring, new: Ring) -> MovePlan:
     old_ids, new_ids = [node.id for node in old.nodes], [node.id for node in new.nodes]
     moves: list[SlotMove] = []
     releases: list[SlotRelease] = []
-    rows = zip(old.owners.tolist(), new.owners.tolist(), strict=True)
-    for slot, (before, after) in enumerate(rows):
-        had = [old_ids[index] for index in before]
-        has = [new_ids[index] for index in after]
+    for slot in _changed_slots(old, new):
+        had = [old_ids[index] for index in old.owners[slot].tolist()]
+        has = [new_ids[index] for index in new.owners[slot].tolist()]
         gone = [node for node in had if node not in has]
         sources = (*(node for node in had if node in has), *gone)
         moves += (
@@ -78,3 +79,15 @@ def plan_moves(old: Ring, new: Ring) -> MovePlan:
         moves=tuple(moves),
         releases=tuple(releases),
     )
+
+
+def _changed_slots(old: Ring, new: Ring) -> list[int]:
+    """Slots whose nodes differ, whatever their order."""
+    if old.copies != new.copies:
+        return list(range(SLOTS_TOTAL))
+    places = {node.id: place for place, node in enumerate(new.nodes)}
+    now = np.array([places.get(node.id, -1) for node in old.nodes], dtype=np.int64)
+    before = np.sort(now[old.owners], axis=1)
+    after = np.sort(new.owners.astype(np.int64), axis=1)
+    changed: list[int] = np.flatnonzero((before != after).any(axis=1)).tolist()
+    return changed

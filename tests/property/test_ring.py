@@ -1,8 +1,12 @@
-"""Random histories of joins and leaves keep the ring's invariants."""
+"""Random histories of joins and leaves keep the ring's invariants.
+
+GEOSTORE_RING_FULL=1 has several times the examples that CI has.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import numpy as np
@@ -20,6 +24,8 @@ from geostore.ring import (
     with_node_left,
 )
 from geostore.ring.allocation import fair_shares, zone_numbers
+
+IS_FULL = os.environ.get("GEOSTORE_RING_FULL", "") == "1"
 
 Weights = npt.NDArray[np.float64] | None
 
@@ -88,7 +94,7 @@ def _step(ring: Ring, step: tuple[int, int, str], number: int, weights: Weights)
 
 
 @given(zone=ZONES, replicas=st.integers(1, 3), steps=STEPS, weights=WEIGHTS)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=60 if IS_FULL else 8, deadline=None)
 def test_zones_weights_joins_and_leaves(
     zone: str, replicas: int, steps: list[tuple[int, int, str]], weights: Weights
 ) -> None:
@@ -103,7 +109,7 @@ def test_zones_weights_joins_and_leaves(
 
 
 @given(replicas=st.integers(1, 3), steps=STEPS)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=60 if IS_FULL else 8, deadline=None)
 def test_every_node_has_its_fair_share(replicas: int, steps: list[tuple[int, int, str]]) -> None:
     ring = found_ring(_node(0, ""), cluster_id="c", replicas=replicas)
     only_joins = True
@@ -118,8 +124,8 @@ def test_every_node_has_its_fair_share(replicas: int, steps: list[tuple[int, int
         assert np.abs(first - fair).max() < 1 if only_joins else first.max() <= 1.1 * fair + 1
 
 
-@given(replicas=st.integers(1, 3), nodes=st.integers(1, 64))
-@settings(max_examples=4, deadline=None)
+@given(replicas=st.integers(1, 3), nodes=st.integers(1, 64 if IS_FULL else 32))
+@settings(max_examples=20 if IS_FULL else 4, deadline=None)
 def test_any_number_of_nodes(replicas: int, nodes: int) -> None:
     ring = found_ring(_node(0, ""), cluster_id="c", replicas=replicas)
     for number in range(1, nodes):
@@ -130,7 +136,7 @@ def test_any_number_of_nodes(replicas: int, nodes: int) -> None:
 
 
 @given(nodes=st.integers(2, 12), replicas=st.integers(1, 3), seed=st.integers(0, 1000))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=40 if IS_FULL else 5, deadline=None)
 def test_bytes_differ_by_less_than_the_largest_slot(nodes: int, replicas: int, seed: int) -> None:
     weights = np.random.default_rng(seed).lognormal(10, 0.5, SLOTS_TOTAL)
     ring = found_ring(_node(0, ""), cluster_id="c", replicas=replicas)
