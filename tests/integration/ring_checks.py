@@ -99,7 +99,7 @@ def _note(
 
 
 def _check_node(node: Node, due: _Due) -> Iterator[str]:
-    yield from node.catalog.check()
+    yield from (f"verify: {problem}" for problem in node.verify().problems)
     if node.tile_holder.staged():
         yield f"staged still: {node.tile_holder.staged()}"
     rows = {key: node.catalog.checksum(key) for key in node.catalog.keys()}  # noqa: SIM118
