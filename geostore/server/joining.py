@@ -13,6 +13,7 @@ from geostore.errors import (
     UnavailableError,
     WrongClusterError,
 )
+from geostore.node import Node
 from geostore.ring import Ring, RingNode
 from geostore.rpc.client import NodeClient
 from geostore.rpc.transport import Channels
@@ -24,6 +25,7 @@ __all__ = [
     "JOIN_S",
     "check_alone",
     "check_called",
+    "check_empty",
     "check_joined",
     "check_options",
     "join_ring",
@@ -54,6 +56,18 @@ def check_options(
                 f"{option} {wanted}: in its ring, {file.path}, this node has {known!r}, and"
                 f" {why}; leave {option} out or give what the ring has"
             )
+
+
+def check_empty(node: Node) -> None:
+    """Raises ConflictError: there are, or were, datasets that the ring to join does not know."""
+    datasets, ended = node.datasets(), node.known_datasets.deleted()
+    if datasets or ended:
+        plural = "dataset" if len(datasets) == 1 else "datasets"
+        raise ConflictError(
+            f"{node.directory.root}: it holds {len(datasets)} {plural} and the marks of"
+            f" {len(ended)} deleted, which cannot be brought into another cluster; give an empty"
+            " --data to join"
+        )
 
 
 def check_alone(own: RingNode, address: str, channels: Channels) -> None:

@@ -26,6 +26,7 @@ from geostore.rpc.transport import PLAINTEXT, Channels, Security, TlsFiles, serv
 from geostore.server.joining import (
     check_alone,
     check_called,
+    check_empty,
     check_joined,
     check_options,
     join_ring,
@@ -182,6 +183,8 @@ class _Start:
         address = options.address_at(server.address.port)
         # Whom we join may call back at once: until the door opens it is told that we start.
         server.start(closed=(CallClass.COORDINATED,))
+        if options.join and not node.directory.is_member():
+            check_empty(node)  # before the directory is marked as a node's
         file = RingFile(node)
         peers = RingPeers(self._channels)
         ring = self._ring(file, address)

@@ -339,6 +339,15 @@ def test_a_new_node_that_cannot_be_taken_in_says_why(
     with pytest.raises(ConflictError, match=rf"--replicas 3: .* {first} was founded with 2"):
         run_node(tmp_path / "b", "127.0.0.1:0", [first], replicas=3)
     assert len(client(channels, first).get_ring(call()).nodes) == 1
+    with geostore.open(tmp_path / "s") as store:
+        store.create_dataset("mine", like="sentinel-2-l1c")
+    with pytest.raises(ConflictError, match=r"/s: it holds 1 dataset .* an empty --data"):
+        run_node(tmp_path / "s", "127.0.0.1:0", [first])
+    with geostore.open(tmp_path / "s", mode="a") as store:
+        store.delete_dataset("mine")
+    with pytest.raises(ConflictError, match=r"/s: it holds 0 datasets .* an empty --data"):
+        run_node(tmp_path / "s", "127.0.0.1:0", [first])
+    assert len(client(channels, first).get_ring(call()).nodes) == 1
     own = f"127.0.0.1:{free_port()}"
     with pytest.raises(InvalidInputError, match="that is this node itself"):
         run_node(tmp_path / "c", own, [own])
