@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+from geostore import demo
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -48,3 +56,35 @@ def test_its_links_lead_somewhere() -> None:
     assert targets
     missing = [target for target in targets if not (ROOT / target).exists()]
     assert not missing
+
+
+def test_the_cluster_is_up_and_down_again(tmp_path: Path) -> None:
+    (session,) = blocks("console")
+    lines = [line.removeprefix("$ ") for line in session.splitlines()]
+    assert lines[0].startswith("export GEOSTORE_STORE=$(geostore cluster up")
+    shutil.copy(demo.scene_path(), tmp_path)
+    script = "\n".join(
+        [
+            "set -e -o pipefail",
+            f'geostore() {{ {shlex.quote(sys.executable)} -m geostore_cli "$@"; }}',
+            "trap 'geostore cluster down' EXIT",
+            *lines,
+            "geostore cluster status",
+        ]
+    )
+    path = os.pathsep.join([str(ROOT), str(ROOT / "cli")])
+    ended = subprocess.run(
+        ["bash", "-c", script],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert ended.returncode == 0, ended.stderr
+    said = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert said[0]["status"] == "ingested"
+    assert [tile["geocode"] for tile in said if "geocode" in tile] == ["dqdnr"]
+    assert [node["node"] for node in said if "slots_first" in node] == ["n1", "n2", "n3"]
+    assert [node["state"] for node in said if "pid" in node] == ["down"] * 3
