@@ -9,8 +9,8 @@ crash goes on where its writer stopped, and every demand may be met twice.
                           │                                          ▲
                         Abort ──▶ ABORTED ──Clear──▶ settled ────────┘ (a version served before)
 
-The record's side of design decision 6; `scene_home` has the order in which nodes are told. Nothing in
-either knows of disks, threads or sockets.
+The record's side of design decision 6; `scene_home` has the order in which nodes are told.
+Nothing in either knows of disks, threads or sockets.
 """
 
 from __future__ import annotations
