@@ -1,6 +1,6 @@
 """Many nodes on one machine, each with bounded memory: a ring, a scene, answers as embedded.
 
-Eight nodes and the demo's scene; by hand, with the time and memory that they take:
+Six nodes and the demo's scene; by hand, with the time and memory that they take:
 
     GEOSTORE_MANY_NODES=50 pytest -s tests/integration/test_many_nodes.py
 """
@@ -31,7 +31,7 @@ from geostore.rpc.client import NodeClient
 from geostore.rpc.transport import Channels
 from geostore.types import CallContext
 
-NODES_DEFAULT = 8
+NODES_DEFAULT = 6
 # Read when the module is loaded: tests run without GEOSTORE_* variables.
 NODES = int(os.environ.get("GEOSTORE_MANY_NODES", NODES_DEFAULT))
 MAIN_SCENE = "S2A_MSIL1C_20160112T160642_N0201_R097_T18SVG_20160112T160642.SAFE.zip"
