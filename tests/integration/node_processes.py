@@ -68,7 +68,7 @@ class NodeProcesses:
                     sys.executable, HERE / "steered_node.py", self._orders(name),
                     str(self._lease_s), "node", *arguments,
                 ],
-                stdout=subprocess.PIPE, stderr=log, text=True,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
             )  # fmt: skip
 
     def serve(self, name: str) -> None:
@@ -100,6 +100,7 @@ class NodeProcesses:
     def wait_killed(self, name: str) -> None:
         """Waits until an armed node was killed."""
         process = self._running.pop(name)
+        process.wait(timeout=WAIT_S)  # its input stays open: that would end it too
         process.communicate(timeout=WAIT_S)
         assert process.returncode == -signal.SIGKILL, (self.top / f"{name}.log").read_text()[-2000:]
 
@@ -109,6 +110,7 @@ class NodeProcesses:
             process.terminate()
         codes = []
         for process in self._running.values():
+            process.wait(timeout=WAIT_S)
             process.communicate(timeout=WAIT_S)
             codes.append(process.returncode)
         self._running.clear()

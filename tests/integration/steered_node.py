@@ -1,7 +1,8 @@
 """`geostore node`, to be killed at a named step: `steered_node.py ORDERS LEASE_S ARGUMENTS…`.
 
 When a step is reached whose name the file ORDERS holds, the file is removed and the process
-killed: so that a test arms a running node. LEASE_S is how long ingesters may be silent.
+killed: so that a test arms a running node. LEASE_S is how long ingesters may be silent. The
+process ends when its standard input does: none outlives the test that started it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,7 +43,13 @@ def steer(orders: Path, lease_s: float) -> None:
     Disk.__init__ = make  # type: ignore[method-assign]
 
 
+def end_with_input() -> None:
+    sys.stdin.read()
+    os._exit(1)
+
+
 if __name__ == "__main__":
+    threading.Thread(target=end_with_input, daemon=True).start()
     steer(Path(sys.argv[1]), float(sys.argv[2]))
     sys.argv[1:] = sys.argv[3:]
     from geostore_cli.main import main
