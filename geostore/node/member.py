@@ -8,6 +8,7 @@ name; another node says whose they are.
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
@@ -27,6 +28,7 @@ from geostore.node.node import Node
 from geostore.node.peer import Peer, Peers
 from geostore.node.records import (
     LOST_DATASETS,
+    LOST_TILES_PREFIX,
     dataset_of_scene_record,
     dataset_record_name,
     scene_record_name,
@@ -367,6 +369,13 @@ class Member:
         call.check("verifying")
         return self.node.verify(progress)
 
+    def note_lost_tiles(
+        self, call: CallContext, dataset_id: str, scene: str, version: str, cells: Sequence[str]
+    ) -> None:
+        """See `Peer`."""
+        self._require_home(scene_record_name(dataset_id, scene), f"scene {scene!r}")
+        self._keeper.note_lost(call, dataset_id, scene, version, cells)
+
     def slot_sizes(self, call: CallContext) -> SlotSizes:
         """See `Peer`."""
         call.check("sizes by slot")
@@ -592,4 +601,26 @@ class Member:
         still_open = self._dataset_home.settle(call)
         if LOST_DATASETS in still_open:
             return still_open
-        return still_open + self._keeper.settle_all(call)
+        return still_open + self._keeper.settle_all(call) + self._tell_lost_tiles(call)
+
+    def _tell_lost_tiles(self, call: CallContext) -> list[str]:
+        """Has the homes know what a rebuild found lost here; the names of what they do not yet."""
+        still_open = []
+        for name in self.node.catalog.record_names(LOST_TILES_PREFIX):
+            record = self.node.catalog.record_get(name)
+            if record is None:
+                continue
+            lost = json.loads(record.value)
+            home = self._ring.first_of(
+                slot_of(scene_record_name(lost["dataset_id"], lost["scene"]))
+            )
+            try:
+                peer = self if home.id == self.own_id else self._peers.peer(home.id)
+                peer.note_lost_tiles(call, **lost)
+            except GeostoreError as error:
+                _log.warning("scene=%r its lost tiles are not noted: %s", lost["scene"], error)
+                still_open.append(name)
+                continue
+            with self.node.writing():
+                self.node.catalog.record_compare_and_set(name, record.revision, None)
+        return still_open

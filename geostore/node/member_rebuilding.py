@@ -28,6 +28,7 @@ from geostore.node.rebuilding import Known, Rebuild, SceneName, read_entry
 from geostore.node.records import (
     DATASET_PREFIX,
     LOST_DATASETS,
+    LOST_TILES_PREFIX,
     MARK_PREFIX,
     TOMBSTONE_PREFIX,
     dataset_record_name,
@@ -152,7 +153,7 @@ class MemberRebuild(Rebuild):
             catalog.record_restore(name, replaced.pop(name, record))
         for name, record in sorted(replaced.items()):
             catalog.record_restore(name, record)
-        self._write_shares()
+        self._write_shares(catalog)
 
     def _renewed_records(self) -> dict[str, Record]:
         """What the old catalog did not have, or had in an older state."""
@@ -180,7 +181,7 @@ class MemberRebuild(Rebuild):
             new[LOST_DATASETS] = b"U{}"
         return {name: Record(value, revision) for name, value in new.items()}
 
-    def _write_shares(self) -> None:
+    def _write_shares(self, catalog: Catalog) -> None:
         """Brings the commit files to what is shown, with the cells that have no sound file."""
         expected: dict[SceneName, dict[str, set[str]]] = {}
         for key in self._shown:
@@ -191,9 +192,20 @@ class MemberRebuild(Rebuild):
                 expected.setdefault(name, {}).setdefault(share.version, set())
         for name, versions in sorted(expected.items()):
             for version, cells in versions.items():
-                self._write_share(name, version, cells)
+                self._note_lost(catalog, self._write_share(name, version, cells))
 
-    def _write_share(self, name: SceneName, version: str, cells: set[str]) -> None:
+    @staticmethod
+    def _note_lost(catalog: Catalog, share: SceneRecord) -> None:
+        """For the scene's home, which hears of it when the node is up again."""
+        if share.lost_cells:
+            name = f"{LOST_TILES_PREFIX}{share.dataset_id}/{share.scene}"
+            names = ("dataset_id", "scene", "version")
+            value = {each: getattr(share, each) for each in names} | {"cells": share.lost_cells}
+            before = catalog.record_get(name)
+            revision = 0 if before is None else before.revision
+            catalog.record_compare_and_set(name, revision, json.dumps(value).encode())
+
+    def _write_share(self, name: SceneName, version: str, cells: set[str]) -> SceneRecord:
         before = self._shares.get(name)
         if before is None or before.version != version:
             before = SceneRecord(
@@ -209,11 +221,13 @@ class MemberRebuild(Rebuild):
             self._add(
                 ProblemKind.MISSING,
                 f"{name[1]}/{cell}",
-                "no sound file is left here of this tile",
+                "no sound file is left here of this tile; when the node is up, ingest the scene"
+                " again to restore it",
             )
         share = replace(before, cells=tuple(sorted(present)), lost_cells=lost)
         if share != self._shares.get(name):
             write_commit_file(self._directory, self._disk, share)
+        return share
 
 
 def _comes_before(kept: SceneRecord, decided: SceneRecord) -> bool:

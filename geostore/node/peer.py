@@ -59,6 +59,15 @@ class Peer(Protocol):
         self, call: CallContext, dataset_id: str, scene: str
     ) -> SceneRecord | None: ...
 
+    def note_lost_tiles(
+        self, call: CallContext, dataset_id: str, scene: str, version: str, cells: Sequence[str]
+    ) -> None:
+        """To a scene's home: a node has no sound file of these tiles any more.
+
+        Raises UnavailableError: an attempt is under way, tell it later.
+        """
+        ...
+
     def slot_sizes(self, call: CallContext) -> SlotSizes:
         """What it holds, by slot."""
         ...

@@ -24,6 +24,7 @@ __all__ = [
     "COPY_PREFIX",
     "DATASET_PREFIX",
     "LOST_DATASETS",
+    "LOST_TILES_PREFIX",
     "MARK_PREFIX",
     "SCENE_PREFIX",
     "TOMBSTONE_PREFIX",
@@ -53,6 +54,8 @@ COPY_PREFIX: Final = "copy/"
 
 LOST_DATASETS: Final = "lost/datasets"
 """Says that this node's catalog was lost: other nodes may know of datasets that it does not."""
+LOST_TILES_PREFIX: Final = "lost/tiles/"
+"""Before dataset id and scene: tiles lost here, of which the scene's home is to hear."""
 
 SCENE_BYTES_MAX: Final = 320
 """Longest scene id in UTF-8; a file name (255) with a content hash and a time step fits, and

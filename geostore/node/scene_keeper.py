@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from geostore.errors import ConflictError, GeostoreError, UnavailableError
@@ -147,6 +148,34 @@ class SceneKeeper:
         """The record as it stands."""
         stored = self._load(dataset_id, scene)
         return None if stored is None else stored.record
+
+    def note_lost(
+        self, call: CallContext, dataset_id: str, scene: str, version: str, cells: Sequence[str]
+    ) -> None:
+        """A node lost tiles of `version`: who ingests that very scene again puts them back.
+
+        Raises UnavailableError: an attempt is under way; when it is over, the record is read
+        again.
+        """
+        with self._one_at_a_time(call, dataset_id, scene):
+            stored = self._load(dataset_id, scene)
+            if stored is None or stored.record.version != version:
+                return  # replaced or deleted meanwhile
+            record = stored.record
+            lost = {*cells}.intersection(record.cells)
+            if lost and not states.is_settled(record):
+                raise UnavailableError(
+                    f"scene {scene!r}: an attempt is under way; {len(lost)} lost tiles are noted"
+                    " when it is over",
+                    retry_after_s=1.0,
+                )
+            if lost:
+                noted = replace(
+                    record,
+                    cells=tuple(cell for cell in record.cells if cell not in lost),
+                    lost_cells=tuple(sorted(lost.union(record.lost_cells))),
+                )
+                self._save(home.Save(record=noted, expected_revision=stored.revision))
 
     def settle_all(self, call: CallContext) -> list[str]:
         """Goes on with every record that is not at rest; the names of those still open.

@@ -232,6 +232,12 @@ class NodeClient:
         answers = self._send(call, self._read_blocks, said)
         return BlockStream(answers, wanted, self.address)
 
+    def note_lost_tiles(
+        self, call: CallContext, dataset_id: str, scene: str, version: str, cells: Sequence[str]
+    ) -> None:
+        said = {"dataset_id": dataset_id, "scene": scene, "version": version, "cells": cells}
+        self._ask(call, self._node.NoteLostTiles, node_pb2.NoteLostTilesRequest, **said)
+
     def slot_sizes(self, call: CallContext) -> SlotSizes:
         answer = self._ask(call, self._node.GetSlotSizes, node_pb2.GetSlotSizesRequest)
         return self._said(_read_slot_sizes, answer)

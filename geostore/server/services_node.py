@@ -103,6 +103,15 @@ class NodeService(node_pb2_grpc.NodeServiceServicer):
         tiles = self._door.member.forget_dataset(call, request.dataset_id, request.name)
         return node_pb2.ForgetDatasetResponse(tiles=tiles)
 
+    def NoteLostTiles(  # noqa: N802
+        self, request: node_pb2.NoteLostTilesRequest, context: Context
+    ) -> node_pb2.NoteLostTilesResponse:
+        call = self._door.begin(request.head, context)
+        self._door.member.note_lost_tiles(
+            call, request.dataset_id, request.scene, request.version, tuple(request.cells)
+        )
+        return node_pb2.NoteLostTilesResponse()
+
     # ------------------------------------------------------------ queries
     def LeafQuery(  # noqa: N802
         self, request: node_pb2.LeafQueryRequest, context: Context

@@ -348,6 +348,35 @@ def test_a_damaged_tile_is_set_aside_and_named_from_then_on(trio: Trio) -> None:
     assert (problem.kind, problem.path) == (ProblemKind.MISSING, f"s1/{key.geocode}")
 
 
+def test_a_lost_tile_comes_back_with_its_scene(trio: Trio) -> None:
+    before = trio.rows()
+    member, key = a_tile(trio, "s1", "v2")
+    name, path = member.own_id, member.node.tile_path(key)
+    whole = path.read_bytes()
+    assert trio.put("s1", "v2", CELLS[:5]).state is SceneState.PUBLISHED, "unchanged"
+    trio.stop(name)
+    path.write_bytes(whole[:-1])
+    rebuild_store(trio.root / name)
+    member = trio.start(name)
+    home = trio.home("s1")
+    if home is not member:
+        trio.down = {home.own_id}
+        assert f"lost/tiles/{A.id}/s1" in member.settle(CALL), "the home was not told"
+        trio.down = set()
+    for _ in range(2):
+        assert set(member.settle(CALL)) <= OPEN
+        assert set(home.settle(CALL)) <= OPEN
+    record = home.get_scene_record(CALL, A.id, "s1")
+    assert record is not None
+    assert record.lost_cells == (key.geocode,)
+    assert key.geocode not in record.cells
+    trio.store("s1", "v2", CELLS[:5])
+    assert path.read_bytes() == whole
+    assert trio.rows() == before
+    for each in trio.members.values():
+        assert each.verify(CALL).is_clean, each.verify(CALL).problems
+
+
 def test_alone_a_nodes_directory_is_read_but_not_written(trio: Trio) -> None:
     trio.stop("n1")
     with Node(trio.root / "n1") as node:

@@ -342,3 +342,21 @@ class VerifyNodeResponse(_message.Message):
     problem: VerifyProblem
     end: VerifyEnd
     def __init__(self, progress: _Optional[_Union[VerifyProgress, _Mapping]] = ..., problem: _Optional[_Union[VerifyProblem, _Mapping]] = ..., end: _Optional[_Union[VerifyEnd, _Mapping]] = ...) -> None: ...
+
+class NoteLostTilesRequest(_message.Message):
+    __slots__ = ("head", "dataset_id", "scene", "version", "cells")
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    DATASET_ID_FIELD_NUMBER: _ClassVar[int]
+    SCENE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CELLS_FIELD_NUMBER: _ClassVar[int]
+    head: _common_pb2.RequestHead
+    dataset_id: str
+    scene: str
+    version: str
+    cells: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, head: _Optional[_Union[_common_pb2.RequestHead, _Mapping]] = ..., dataset_id: _Optional[str] = ..., scene: _Optional[str] = ..., version: _Optional[str] = ..., cells: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class NoteLostTilesResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

@@ -76,6 +76,11 @@ class NodeServiceStub(object):
                 request_serializer=geostore_dot_rpc_dot_v1_dot_node__pb2.ForgetDatasetRequest.SerializeToString,
                 response_deserializer=geostore_dot_rpc_dot_v1_dot_node__pb2.ForgetDatasetResponse.FromString,
                 _registered_method=True)
+        self.NoteLostTiles = channel.unary_unary(
+                '/geostore.rpc.v1.NodeService/NoteLostTiles',
+                request_serializer=geostore_dot_rpc_dot_v1_dot_node__pb2.NoteLostTilesRequest.SerializeToString,
+                response_deserializer=geostore_dot_rpc_dot_v1_dot_node__pb2.NoteLostTilesResponse.FromString,
+                _registered_method=True)
         self.LeafQuery = channel.unary_stream(
                 '/geostore.rpc.v1.NodeService/LeafQuery',
                 request_serializer=geostore_dot_rpc_dot_v1_dot_node__pb2.LeafQueryRequest.SerializeToString,
@@ -169,6 +174,14 @@ class NodeServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def NoteLostTiles(self, request, context):
+        """A node to a scene's home: tiles of a published version that it lost, so that ingesting the
+        scene again puts them back. Told twice, it changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def LeafQuery(self, request, context):
         """The node's own matching rows, in order. The last message of a whole answer is `end`.
         """
@@ -255,6 +268,11 @@ def add_NodeServiceServicer_to_server(servicer, server):
                     servicer.ForgetDataset,
                     request_deserializer=geostore_dot_rpc_dot_v1_dot_node__pb2.ForgetDatasetRequest.FromString,
                     response_serializer=geostore_dot_rpc_dot_v1_dot_node__pb2.ForgetDatasetResponse.SerializeToString,
+            ),
+            'NoteLostTiles': grpc.unary_unary_rpc_method_handler(
+                    servicer.NoteLostTiles,
+                    request_deserializer=geostore_dot_rpc_dot_v1_dot_node__pb2.NoteLostTilesRequest.FromString,
+                    response_serializer=geostore_dot_rpc_dot_v1_dot_node__pb2.NoteLostTilesResponse.SerializeToString,
             ),
             'LeafQuery': grpc.unary_stream_rpc_method_handler(
                     servicer.LeafQuery,
@@ -505,6 +523,33 @@ class NodeService(object):
             '/geostore.rpc.v1.NodeService/ForgetDataset',
             geostore_dot_rpc_dot_v1_dot_node__pb2.ForgetDatasetRequest.SerializeToString,
             geostore_dot_rpc_dot_v1_dot_node__pb2.ForgetDatasetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def NoteLostTiles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/geostore.rpc.v1.NodeService/NoteLostTiles',
+            geostore_dot_rpc_dot_v1_dot_node__pb2.NoteLostTilesRequest.SerializeToString,
+            geostore_dot_rpc_dot_v1_dot_node__pb2.NoteLostTilesResponse.FromString,
             options,
             channel_credentials,
             insecure,
