@@ -42,6 +42,10 @@ PEAK_MIB_MAX = 128
 """Resident, libraries included, at its most: docs/operations.md names it."""
 NOT_NEEDED = re.compile(r"/(rasterio|pyarrow|pandas|pyproj|torch|xarray)[./]")
 
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="memory is read from /proc, as Linux has it"
+)
+
 PREDICATES: tuple[dict[str, Any], ...] = (
     {"bbox": (-75.62, 37.63, -75.58, 37.69)},
     {"time": "2016-01/2016-02", "pixel_coverage": (40, None)},
