@@ -133,24 +133,35 @@ class _Outgoing:
         processor's cache, then answers for most rows at once; the dictionary for the rest.
         """
         if len(addresses) < RECENT_RUNS_MIN:
-            codes = np.zeros(len(addresses), dtype=np.uint16)
-            places, left = None, list(range(len(addresses)))
-        else:
-            if self._recent is None:
-                size = 1 << RECENT_BITS
-                self._recent = np.full(size, -1, dtype=np.intp), np.zeros(size, dtype=np.uint16)
-            known, known_codes = self._recent
-            mixed = addresses.view(np.uintp) * np.uintp(0x9E3779B97F4A7C15)
-            places = mixed >> np.uintp(64 - RECENT_BITS)
-            codes = known_codes[places]
-            left = np.flatnonzero(known[places] != addresses).tolist()
-        for i, address in zip(left, addresses[left].tolist(), strict=True):
-            code = self._by_address.get(address)
-            codes[i] = self._code(values[i]) if code is None else code
-        if self._recent is not None and places is not None:
-            self._recent[0][places[left]] = addresses[left]
-            self._recent[1][places[left]] = codes[left]
+            return np.fromiter(
+                (self._code_at(a, v) for a, v in zip(addresses.tolist(), values, strict=True)),
+                dtype=np.uint16,
+                count=len(addresses),
+            )
+        if self._recent is None:
+            size = 1 << RECENT_BITS
+            self._recent = np.full(size, -1, dtype=np.intp), np.zeros(size, dtype=np.uint16)
+        known, known_codes = self._recent
+        mixed = addresses.view(np.uintp) * np.uintp(0x9E3779B97F4A7C15)
+        places = mixed >> np.uintp(64 - RECENT_BITS)
+        codes: npt.NDArray[np.uint16] = known_codes[places]
+        left = np.flatnonzero(known[places] != addresses)
+        if len(left):
+            # Few objects, though maybe many rows: all of the first batch is left here.
+            fresh, firsts, inverse = np.unique(
+                addresses[left], return_index=True, return_inverse=True
+            )
+            found = np.zeros(len(fresh), dtype=np.uint16)
+            for i in np.argsort(firsts).tolist():  # numbered as they come, wherever they lie
+                found[i] = self._code_at(int(fresh[i]), values[left[firsts[i]]])
+            codes[left] = found[inverse]
+            known[places[left]] = addresses[left]
+            known_codes[places[left]] = codes[left]
         return codes
+
+    def _code_at(self, address: int, value: Any) -> int:
+        code = self._by_address.get(address)
+        return self._code(value) if code is None else code
 
     def _code(self, value: Any) -> int:
         key = value.digest if isinstance(value, TileSchema) else value
