@@ -401,6 +401,10 @@ def test_ring(geostore_run, small_store) -> None:
     ring = ("--store", small_store.path, "ring")
     (node,) = lines(geostore_run(*ring).stdout)
     assert (node["slots"], node["tiles"]) == (4096, 2)
+    assert (node["slots_first"], node["state"]) == (4096, "serving")
+    drawn = geostore_run(*ring, "--format", "table").stdout
+    assert "1 node" in drawn
+    assert "\x1b" not in drawn
     place = lines(geostore_run(*ring, "--dataset", "geotiff", "--geocode", "dqdxv").stdout)[0]
     # SHA-1("dqdxv") begins with acc.
     assert (place["placement_key"], place["slot"]) == ("dqdxv", 0xACC)

@@ -13,7 +13,7 @@ import pytest
 pty = pytest.importorskip("pty", reason="needs a POSIX terminal")
 
 
-def on_terminal(*arguments: object, code: int = 0) -> str:
+def on_terminal(*arguments: object, code: int = 0, **environment: str) -> str:
     """What `geostore ARGUMENTS…` writes to a terminal of 100 columns (stdout and stderr)."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(
@@ -21,7 +21,7 @@ def on_terminal(*arguments: object, code: int = 0) -> str:
         stdin=subprocess.DEVNULL,
         stdout=theirs,
         stderr=theirs,
-        env={**os.environ, "COLUMNS": "100", "TERM": "xterm", "NO_COLOR": ""},
+        env={**os.environ, "COLUMNS": "100", "TERM": "xterm", "NO_COLOR": "", **environment},
     ) as process:
         os.close(theirs)
         output = b""
@@ -75,3 +75,24 @@ def test_listings_are_tables_that_fit(small_store) -> None:
 def test_binary_is_not_written_to_a_terminal(small_store) -> None:
     output = on_terminal("--store", small_store.path, "query", "--format", "parquet", code=2)
     assert "redirect it" in output
+
+
+def test_the_ring_is_a_picture_in_colours(small_store) -> None:
+    drawn = on_terminal("--store", small_store.path, "ring", COLORTERM="truecolor")
+    assert "\x1b[38;2;" in drawn
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", drawn)
+    assert "▀" in plain
+    assert all(text in plain for text in ("1 node", "4,096 slots", "2 tiles", "local"))
+    assert all(len(line) <= 100 for line in plain.splitlines())
+    narrow = on_terminal("--store", small_store.path, "ring", COLUMNS="50")
+    assert all(len(re.sub(r"\x1b\[[0-9;]*m", "", line)) <= 50 for line in narrow.splitlines())
+
+
+@pytest.mark.parametrize("refusal", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_who_wants_no_colours_gets_none(small_store, refusal: dict[str, str]) -> None:
+    drawn = on_terminal("--store", small_store.path, "ring", **refusal)
+    assert "\x1b" not in drawn
+    assert "1 local" in drawn
+    failed = on_terminal("--store", "nowhere", "ring", code=1, **refusal)
+    assert failed.startswith("geostore: error: no store")
+    assert "\x1b" not in failed
