@@ -15,12 +15,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
+from pathlib import Path
+from shlex import quote
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import click
 
-from geostore.errors import NotFoundError
+from geostore.errors import NotFoundError, StoreFormatError
 
 if TYPE_CHECKING:
     from geostore.api import Store
@@ -150,10 +152,11 @@ class Session:
                 tls_key=settings.tls_key,
                 insecure=settings.insecure or None,
             )
-        except NotFoundError as error:
-            if not re.fullmatch(r"[^/\s]+:[0-9]+", str(settings.store)):
+        except (NotFoundError, StoreFormatError) as error:
+            hint = _hint(str(settings.store))
+            if hint is None:
                 raise
-            raise NotFoundError(f"{error}; a cluster's is geostore://{settings.store}") from error
+            raise type(error)(f"{error}; {hint}") from error
 
     @contextmanager
     def open_for_planning(self) -> Iterator[Store]:
@@ -174,6 +177,17 @@ class Session:
         """How a listing is written: as asked, else a table for eyes and lines for programs."""
         chosen = given or self.settings.format
         return chosen or ("table" if sys.stdout.isatty() else default_pipe)
+
+
+def _hint(store: str) -> str | None:
+    """What somebody may have meant who named a directory that is no store."""
+    if re.fullmatch(r"[^/\s]+:[0-9]+", store):
+        return f"a cluster's is geostore://{store}"
+    if Path(store, "cluster.json").is_file():
+        return (
+            f"it has a cluster's nodes: geostore cluster up --dir {quote(store)} tells its TARGET"
+        )
+    return None
 
 
 pass_session = click.make_pass_decorator(Session, ensure=True)

@@ -168,8 +168,8 @@ def planned(
     if count != len(before.nodes) or (replicas or before.replicas) != before.replicas:
         raise ConflictError(
             f"the cluster in {directory} has {len(before.nodes)} nodes and {before.replicas}"
-            f" replicas, not {count} and {replicas or before.replicas}: leave them out to start"
-            " it as it is, or use another directory"
+            f" replicas, not {count} and {replicas or before.replicas}: leave them out, or"
+            " say the same, to start it as it is; or use another directory"
         )
     if port is None or port == before.nodes[0].port:
         return before

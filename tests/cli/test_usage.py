@@ -243,3 +243,31 @@ def test_a_reader_that_leaves_is_met_with_silence(small_store) -> None:
     )
     result = python("-c", code)
     assert (result.returncode, result.stderr) == (141, "")
+
+
+def test_who_names_the_wrong_directory_is_told_what_it_is(geostore_run, tmp_path: Path) -> None:
+    cluster = tmp_path / "my cluster"
+    cluster.mkdir()
+    (cluster / "cluster.json").write_text("{}")
+    said = geostore_run("--store", cluster, "status", code=1).stderr
+    assert f"geostore cluster up --dir '{cluster}'" in said
+    said = geostore_run("--store", "127.0.0.1:7440", "status", code=1).stderr
+    assert "a cluster's is geostore://127.0.0.1:7440" in said
+    said = geostore_run("--store", tmp_path / "nothing", "status", code=1).stderr
+    assert "cluster" not in said.split("nothing")[1]
+    said = geostore_run("--store", "geostore:/127.0.0.1:7440", "status", code=2).stderr
+    assert "expected geostore://host:port" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["cluster", "up", "--nodes", "0"], "'0' is not a whole number of 1..64"),
+        (["demo", "--nodes", "three"], "'three' is not a whole number of 1..64"),
+        (["query", "--limit", "-1"], "'-1' is not a whole number from 0"),
+    ],
+)
+def test_a_number_that_cannot_be_is_told_what_could(
+    geostore_run, words: list[str], expected: str
+) -> None:
+    assert expected in geostore_run(*words, code=2).stderr
