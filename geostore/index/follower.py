@@ -164,7 +164,7 @@ def read_schema(txn: Transaction[bytes], db: Databases, digest: str) -> TileSche
     """
     text = txn.get(digest.encode(), db=db["schemas"])
     try:
-        schema = TileSchema.from_json(json.loads(text or b""))
+        schema = TileSchema.from_json(json.loads(text or b"")).shared()
     except (ValueError, TypeError, KeyError) as error:
         raise CorruptDataError(f"catalog: schema {digest} does not read: {error}") from None
     if schema.digest != digest:

@@ -41,7 +41,7 @@ def _read_schema(text: bytes) -> TileSchema:
         raise CorruptDataError(
             f"row batch: schema {text[:60]!r} does not read: {type(error).__name__} {error}"
         ) from None
-    return schema
+    return schema.shared()
 
 
 def _check_types(value: Any) -> None:

@@ -11,6 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
 from typing import Any, Self
+from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -167,6 +168,14 @@ class TileSchema:
         text = json.dumps(self.to_json(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
+    def shared(self) -> TileSchema:
+        """The one object that stands for all equal schemas in this process, while it lives.
+
+        Rows of several nodes then have the same object in their schema column, and whoever
+        asks once an object asks once.
+        """
+        return _SHARED.setdefault(self.digest, self)
+
     @cached_property
     def data_blocks_total(self) -> int:
         """Entries in the data half of the block table (masks have as many again)."""
@@ -224,6 +233,9 @@ class TileSchema:
             for group in value["groups"]
         )
         return cls(value["scheme"], value["length"], value["codec"], groups)
+
+
+_SHARED: WeakValueDictionary[str, TileSchema] = WeakValueDictionary()
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -303,6 +303,7 @@ def test_streams_of_several_nodes_bring_the_same_objects() -> None:
     one, other = (BatchDecoder().decode(message) for _ in range(2))
     for name in ("dataset_id", "dataset", "scene", "version", "schema", "platform"):
         assert getattr(one, name)[0] is getattr(other, name)[0], name
+    assert one.schema[0] is one.schema[0].from_json(one.schema[0].to_json()).shared()
 
 
 # ---------------------------------------------------------------- Arrow
