@@ -281,3 +281,27 @@ def test_oversize_and_half_messages_are_told(cluster: StockedCluster) -> None:
             assert type(error) is InvalidInputError
             assert says in str(error)
     cluster.check()
+
+
+def test_with_two_copies_a_lost_node_changes_no_answer(start: Start, raster: Path) -> None:
+    first = start("a", "--replicas", "2")
+    second = start("b", "--join", first.address)
+    stocked = StockedCluster.of([first, second], raster)
+    second.end()
+    left = StockedCluster([first], stocked.rows, stocked.pixels)
+    left.check()
+    with geostore.open(f"geostore://{second.address},{first.address}") as store:
+        assert store.query().count() == len(stocked.rows)
+
+
+def test_a_tile_too_large_to_store_fails_its_scene_by_name(
+    cluster: StockedCluster, raster: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("geostore.tiles.archive.TILE_BYTES_MAX", 10_000)
+    with geostore.open(cluster.target) as store:
+        (result,) = store.ingest(raster, dataset="large", length=6)
+    assert result.status == "failed"
+    assert result.error is not None
+    assert "expected at most 10000; choose a longer geocode length or a coarser" in result.error
+    monkeypatch.undo()
+    cluster.check()
