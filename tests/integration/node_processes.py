@@ -83,6 +83,14 @@ class NodeProcesses:
         self.begin(name)
         self.serve(name)
 
+    def wait_together(self) -> None:
+        """Waits until each node reaches each: after a failure they try again now and then."""
+        wait_until(lambda: all(self._reaches_all(name) for name in NAMES), "all nodes meet")
+
+    def _reaches_all(self, name: str) -> bool:
+        with self.client(name) as backend:
+            return all(node.state == "serving" for node in backend.status().nodes)
+
     def _orders(self, name: str) -> Path:
         return self.top / f"{name}.orders"
 
