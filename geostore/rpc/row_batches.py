@@ -66,6 +66,8 @@ STREAM_ROWS = 16_384
 """Rows a message where the sender may choose: 16,384 of them are about half a MiB."""
 
 ENTRIES_MAX = 65_536
+FEW_ROWS = 64
+"""Looked up one by one, before numpy would have begun."""
 RECENT_RUNS_MIN = 256
 RECENT_BITS = 12
 DICTIONARY_BYTES_MAX = 16 << 20
@@ -115,6 +117,11 @@ class _Outgoing:
             self._by_address, self._kept, self._recent = {}, [], None
         if not len(column):
             return np.empty(0, dtype=np.uint8)
+        if len(column) <= FEW_ROWS:
+            found = [self._code_at(id(value), value) for value in column.tolist()]
+            is_one = max(found) < 256 and found.count(found[0]) == len(found)
+            few = np.array(found[:1] if is_one else found, dtype=np.uint16)
+            return few.astype(np.uint8) if max(found) < 256 else few
         # Rows of a scene come in runs in most orders: a look-up a run, not a row.
         starts, addresses = object_runs(column)
         codes = self._codes_of(addresses, column[starts])
