@@ -90,6 +90,16 @@ class StoreDirectory:
         """Whether this is the part of a store that one node of a ring keeps."""
         return self.ring_file.exists()
 
+    def is_shared(self) -> bool:
+        """Whether other nodes keep parts of the same store: a ring of one has none."""
+        try:
+            ring = json.loads(self.ring_file.read_bytes())["ring"]
+            return ring is not None and len(ring["nodes"]) > 1
+        except FileNotFoundError:
+            return False
+        except (ValueError, KeyError, TypeError):
+            return True  # damaged: better not written
+
     def state(self) -> str:
         """`store`, `new` (missing, empty, or a creation that was cut short), or `other`."""
         try:

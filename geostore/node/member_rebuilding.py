@@ -22,7 +22,7 @@ from pathlib import Path
 
 from geostore.errors import CorruptDataError, GeostoreError
 from geostore.index import Catalog, CatalogEntry, Record, open_catalog
-from geostore.node.commit_files import read_commit_file, write_commit_file
+from geostore.node.commit_files import read_commit_file, write_commit_file, write_home_file
 from geostore.node.directory import HOME_SUFFIX
 from geostore.node.rebuilding import Known, Rebuild, SceneName, read_entry
 from geostore.node.records import (
@@ -102,6 +102,12 @@ class MemberRebuild(Rebuild):
             if not self._known.is_deleted(scene.dataset_id):
                 kind = self._decided if path.name.endswith(HOME_SUFFIX) else self._shares
                 kind[scene.dataset_id, scene.scene] = scene
+        for name, share in self._shares.items():
+            # Written while the store was one directory, and nobody else's: all of the record.
+            decided = self._decided.get(name)
+            if share.committed_us and (decided is None or decided.attempt < share.attempt):
+                self._decided[name] = share
+                write_home_file(self._directory, self._disk, share)
         self._choose_tiles()
 
     def _choose_tiles(self) -> None:

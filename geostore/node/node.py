@@ -250,7 +250,7 @@ class Node:
                     raise
 
     def _become_writer(self) -> None:
-        if self.directory.is_member() and not self._is_member:
+        if not self._is_member and self.directory.is_shared():
             # Settling alone would clear what other nodes count on.
             raise ReadOnlyError(
                 f"store {self.directory.root} is what one node of a cluster keeps of a store: it"

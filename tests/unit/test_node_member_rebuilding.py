@@ -16,7 +16,7 @@ from geostore.node import Node, ProblemKind, VerifyReport, rebuild_store
 from geostore.node.member import Member
 from geostore.query import Query
 from geostore.ring import Ring, RingNode, found_ring, placement_key, slot_of, with_node_joined
-from geostore.server.ring_file import RING_FILE
+from geostore.server.ring_file import RING_FILE, RingFile
 from geostore.types import CallContext, SceneState, TileKey
 
 small = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "small_store.py")))
@@ -385,3 +385,41 @@ def test_alone_a_nodes_directory_is_read_but_not_written(trio: Trio) -> None:
         with pytest.raises(ReadOnlyError, match="through the cluster"):
             small.put_scene(node, A, "s5", "v1", CELLS)
     assert set(trio.start("n1").settle(CALL)) <= OPEN
+
+
+@damages
+def test_a_store_that_became_a_ring_of_one_is_rebuilt_whole(tmp_path: Path, damage: Damage) -> None:
+    root = tmp_path / "store"
+    ring = found_ring(RingNode("n1", "n1", "a:1"), cluster_id="c", replicas=1)
+    with Node(root) as node:
+        node.create_dataset(A)
+        small.put_scene(node, A, "s1", "v1", CELLS)
+        small.put_scene(node, A, "s1", "v2", CELLS[:5], replace=True)
+        RingFile(node).save(ring)
+        before = small.seen(node)
+        record = node.scene_record(A.id, "s1")
+    damage(root)
+    assert rebuild_store(root).tiles == 5
+    members: list[Member] = []
+    peers = SimpleNamespace(peer=lambda _: members[-1])
+    for again in range(2):
+        with Node(root, lock_now=True, is_member=True) as node:
+            members.append(
+                Member(node, own_id="n1", ring=ring, peers=peers, save_ring=lambda _: None)
+            )
+            assert members[-1].settle(CALL) == [], again
+            members[-1].close()
+        damage(root)
+        rebuild_store(root)
+    with Node(root, lock_now=True, is_member=True) as node:
+        member = Member(node, own_id="n1", ring=ring, peers=peers, save_ring=lambda _: None)
+        members.append(member)
+        assert member.settle(CALL) == []
+        assert member.get_scene_record(CALL, A.id, "s1") == record
+        assert member.verify(CALL).is_clean
+        assert member.list_datasets(CALL) == [A]
+        member.close()
+    with Node(root) as node:  # alone still, so it may be written without the node
+        small.put_scene(node, A, "s1", "v3", CELLS[:2], replace=True)
+        assert small.seen(node) == {**before, "a/s1": {"v3": list(CELLS[:2])}}
+        assert node.verify().is_clean
