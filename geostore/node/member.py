@@ -60,6 +60,8 @@ __all__ = ["Member"]
 _log = logging.getLogger(__name__)
 
 THREADS_MAX: Final = 32
+STATUS_TRY_S: Final = 4.0
+"""For one node's word on how it is: one that hangs must not cost the caller the others'."""
 
 
 class Member:
@@ -336,7 +338,7 @@ class Member:
 
     def cluster_status(self, call: CallContext) -> list[NodeStatus]:
         """Every node as it says itself, in ring order; those that do not answer, too."""
-        ring = self._ring
+        ring, call = self._ring, _shorter(call)
         futures = [self._pool.submit(self._status_of, call, node, ring) for node in ring.nodes]
         return [future.result() for future in futures]
 
@@ -383,7 +385,7 @@ class Member:
 
     def store_sizes(self, call: CallContext) -> StoreSizes:
         """What the whole store holds, as far as there are nodes that answer."""
-        ring = self._ring
+        ring, call = self._ring, _shorter(call)
         futures = {
             node: self._pool.submit(self._slot_sizes_of, call, node.id) for node in ring.nodes
         }
@@ -624,3 +626,10 @@ class Member:
             with self.node.writing():
                 self.node.catalog.record_compare_and_set(name, record.revision, None)
         return still_open
+
+
+def _shorter(call: CallContext) -> CallContext:
+    """The call, with no longer than `STATUS_TRY_S`, nor than a third of the time left."""
+    left_s = call.time_left_s()
+    timeout_s = STATUS_TRY_S if left_s is None else min(STATUS_TRY_S, left_s / 3)
+    return CallContext.within(timeout_s, request_id=call.request_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import runpy
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -423,3 +424,34 @@ def test_a_store_that_became_a_ring_of_one_is_rebuilt_whole(tmp_path: Path, dama
         small.put_scene(node, A, "s1", "v3", CELLS[:2], replace=True)
         assert small.seen(node) == {**before, "a/s1": {"v3": list(CELLS[:2])}}
         assert node.verify().is_clean
+
+
+class Hanging:
+    """A node that takes calls and never answers: they end with their time."""
+
+    def __getattr__(self, name: str) -> Any:
+        def wait(call: CallContext, *_: Any, **__: Any) -> None:
+            left_s = call.time_left_s()
+            assert left_s is not None
+            assert left_s < 10, "who waits so long has no time left for the others"
+            threading.Event().wait(left_s)
+            raise UnavailableError("too late")
+
+        return wait
+
+
+def test_a_node_that_hangs_is_told_of_in_time(trio: Trio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("geostore.node.member.STATUS_TRY_S", 0.05)
+    call = CallContext.within(600)
+    whole = trio.members["n1"].store_sizes(call)
+    assert (whole.tiles, whole.slots_missing) == (11, 0)
+    peer = trio.peer
+    trio.peer = lambda name: Hanging() if name == "n2" else peer(name)  # type: ignore[method-assign]
+    states = {one.name: one.state for one in trio.members["n1"].cluster_status(call)}
+    assert states == {"n1": "serving", "n2": "unreachable", "n3": "serving"}
+    sizes = trio.members["n1"].store_sizes(call)
+    if trio.ring.copies == 1:
+        assert sizes.slots_missing == len(trio.ring.slots_of("n2"))
+        assert sizes.tiles < 11
+    else:
+        assert sizes == whole
