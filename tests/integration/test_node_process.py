@@ -35,7 +35,8 @@ from geostore.rpc.transport import Channels, Security, TlsFiles
 from geostore.types import CallContext
 
 small = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "small_store.py")))
-POLLS_MAX = 2000
+POLLS_MAX = 10_000
+POLL_PAUSE_S = 0.01
 
 
 def call(timeout_s: float = 20.0) -> CallContext:
@@ -146,11 +147,12 @@ def client(channels: Channels, address: str, ring: Ring | None = None) -> NodeCl
 
 
 def ring_when(node: NodeClient, holds: Callable[[Ring], bool]) -> Ring:
-    """The node's ring, as soon as it is as expected: each look is a call."""
-    ring = node.get_ring(call())
+    """The node's ring, as soon as it is as expected: keepers take turns every few seconds."""
+    pause, ring = threading.Event(), node.get_ring(call())
     for _ in range(POLLS_MAX):
         if holds(ring):
             return ring
+        pause.wait(POLL_PAUSE_S)
         ring = node.get_ring(call())
     raise AssertionError(f"the ring of {node.address} stays {ring}")
 
@@ -226,6 +228,7 @@ def test_a_node_comes_back_at_another_address(start: Start, channels: Channels) 
         ring = ring_when(client(channels, address), lambda ring: ring.epoch == 3)
         assert {node.id for node in ring.nodes} == {node.id for node in before.nodes}
         assert {node.address for node in ring.nodes} == {first, third}
+    for address in (first, third):
         assert client(channels, address, ring).count(call(), Query()) == len(small.CELLS)
     assert founder.end() == 0
     moved = start("a")
@@ -234,6 +237,28 @@ def test_a_node_comes_back_at_another_address(start: Start, channels: Channels) 
     assert {node.address for node in ring.nodes} == {fourth, third}
     assert client(channels, third, ring).count(call(), Query()) == len(small.CELLS)
     assert [again.end(), moved.end()] == [0, 0]
+
+
+def test_nodes_that_all_moved_find_each_other_by_whom_they_join(
+    start: Start, channels: Channels
+) -> None:
+    founder = start("a")
+    first = founder.address()
+    other = start("b", first)
+    ring = client(channels, other.address()).get_ring(call())
+    store_a_scene(channels, ring)
+    assert [founder.end(), other.end()] == [0, 0]
+    port = free_port()
+    other = start("b", f"127.0.0.1:{port}")
+    third = other.address()
+    founder = start("a", extra=("--listen", f"127.0.0.1:{port}"))
+    second = founder.address()
+    for address in (second, third):
+        ring = ring_when(client(channels, address), lambda ring: ring.epoch == 4)
+        assert {node.address for node in ring.nodes} == {second, third}
+    for address in (second, third):
+        assert client(channels, address, ring).count(call(), Query()) == len(small.CELLS)
+    assert [founder.end(), other.end()] == [0, 0]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
