@@ -9,6 +9,8 @@ from typing import Any
 
 import grpc
 
+from geostore.config import parse_listen
+from geostore.errors import InvalidInputError
 from geostore.ring import Ring, RingNode
 from geostore.rpc import messages as wire
 from geostore.rpc.v1 import (
@@ -27,6 +29,9 @@ from geostore.server.services_store import StoreService
 __all__ = ["CALL_CLASSES", "SERVICE_NAMES", "Door", "RingService", "add_services", "request_id_of"]
 
 Context = grpc.ServicerContext
+
+NODE_TEXT_CHARACTERS_MAX = 260
+"""Of a node's name and the like; the longest host name has 253."""
 
 _SERVICES = (
     (store_pb2.DESCRIPTOR.services_by_name["StoreService"], CallClass.COORDINATED),
@@ -76,7 +81,7 @@ class RingService(ring_pb2_grpc.RingServiceServicer):
         self, request: ring_pb2.JoinRequest, context: Context
     ) -> ring_pb2.JoinResponse:
         call = self._door.begin_for_stranger(request.head, context)
-        newcomer = RingNode(request.node_id, request.name, request.address, request.zone)
+        newcomer = _newcomer(request)
         ring = self._door.member.join(call, newcomer)
         return ring_pb2.JoinResponse(ring_json=wire.dump_json(ring.to_json()))
 
@@ -86,6 +91,33 @@ class RingService(ring_pb2_grpc.RingServiceServicer):
         call = self._door.begin_for_stranger(request.head, context)
         status = replace(self._door.member.node_status(call), state=self._state())
         return ring_pb2.GetNodeStatusResponse(status=wire.status_to_wire(status))
+
+
+def _newcomer(request: ring_pb2.JoinRequest) -> RingNode:
+    """Who asks to join, in words that every node can keep, print and call.
+
+    Raises InvalidInputError: a ring with such a node could not be spread.
+    """
+    texts = {
+        "id": request.node_id,
+        "name": request.name,
+        "zone": request.zone,
+        "address": request.address,
+    }
+    for what, text in texts.items():
+        size = len(text)
+        is_needed = what != "zone"
+        if size > NODE_TEXT_CHARACTERS_MAX or not text.isprintable() or (is_needed and not text):
+            raise InvalidInputError(
+                f"a node's {what} {text[:40]!r}: expected 1..{NODE_TEXT_CHARACTERS_MAX} printable"
+                " characters"
+            )
+    address = parse_listen(request.address)
+    if address.port == 0:
+        raise InvalidInputError(
+            f"a node's address {request.address!r}: port 0 can be served at, not called"
+        )
+    return RingNode(request.node_id, request.name, str(address), request.zone)
 
 
 def add_services(

@@ -314,6 +314,31 @@ def test_nodes_join_move_and_learn_of_it(served: Served, tmp_path: Path) -> None
         other.close()
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"address": "nowhere"},
+        {"address": "127.0.0.1:0"},
+        {"address": "127.0.0.1:99999"},
+        {"address": "a\0b:1"},
+        {"address": "x" * 100_000 + ":1"},
+        {"name": "a\nb"},
+        {"name": ""},
+        {"node_id": ""},
+        {"node_id": "x" * 1000},
+        {"zone": "\x1b[2J"},
+    ],
+)
+def test_who_cannot_be_called_or_named_does_not_join(served: Served, said: dict[str, str]) -> None:
+    """A ring that has such a node could not be spread, and nodes do not leave yet."""
+    before = served.member.ring()
+    asked = {"node_id": "y", "name": "n2", "address": "127.0.0.1:9", **said}
+    with pytest.raises(InvalidInputError, match=r"address|a node's"):
+        served.client().join(call(), **asked)
+    assert served.member.ring() == before
+    assert served.file.ring in (None, before)
+
+
 def test_the_keeper_spreads_fetches_and_announces(served: Served, tmp_path: Path) -> None:
     other = Served(tmp_path, "n2")
     try:
