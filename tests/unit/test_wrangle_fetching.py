@@ -23,7 +23,7 @@ def make_backend(*, clouds: bool = True) -> Any:
     for cell in CELLS:
         bands = [band("B04", random.integers(1, 99, (32, 32)))]
         layer = band("SCL", random.integers(0, 12, (16, 16)), dtype="uint8", role=BandRole.CLASS)
-        groups = {160: bands, 320: [layer]} if clouds else {160: bands}
+        groups: dict[float, Any] = {160: bands, 320: [layer]} if clouds else {160: bands}
         backend.put(cell, groups, cloud_method="SCL 8,9,10" if clouds else None)
     return backend
 
