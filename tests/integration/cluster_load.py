@@ -17,7 +17,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -85,7 +85,13 @@ def ingest(target: str, folder: Path, name: str, seed: int) -> None:
     chance = random.Random(seed)  # a test's
     stopping = stop_at_end_of_input()
     notes = folder / f"{name}.notes"
-    with notes.open("a") as file, closing(open_cluster(parse_target(target))) as backend:
+    backend = None
+    while backend is None and not stopping.is_set():
+        with suppress(UnavailableError):  # no node is up
+            backend = open_cluster(parse_target(target))
+    if backend is None:
+        return
+    with notes.open("a") as file, closing(backend):
 
         def note(word: str, scene: str, version: str, cells: list[str]) -> None:
             file.write(f"{word} {scene} {version} {','.join(cells)}\n")
