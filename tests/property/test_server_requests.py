@@ -213,7 +213,8 @@ def test_whatever_is_sent_the_answer_is_a_clean_one(
             if complaint:
                 wrong.append(f"seed {seed}, {method.name}: {complaint}")
     assert not wrong, "\n".join(wrong)
-    assert {"Query", "Count", "ListDatasets", "GetRing", "GetStatus"} <= answered
+    # Those of a head alone are right four times of five.
+    assert {"ListDatasets", "GetRing", "GetStatus", "GetNodeStatus"} <= answered
     assert "Traceback" not in caplog.text
     assert psutil.Process().memory_info().rss - before_bytes < GROWN_BYTES_MAX
     assert _files(served) <= files, "a caller's words became a file's name"
