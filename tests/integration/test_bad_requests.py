@@ -142,7 +142,7 @@ MISTAKES: dict[str, tuple[int, str]] = {
     "query --frobnicate": (2, "No such option '--frobnicate'"),
     "query extra": (2, "unexpected extra argument"),
     "query --limit -1": (2, "--limit"),
-    "query --limit ten": (2, "'ten' is not a valid integer"),
+    "query --limit ten": (2, "'ten' is not a whole number from 0"),
     "query --cloud 30..10": (2, "30 is above 10"),
     "query --cloud 30": (2, "expected MIN..MAX"),
     "query --coverage 0..101": (2, "101 is not in 0..100"),
