@@ -11,7 +11,6 @@ from geostore.query import Explain
 from geostore.rpc import messages as wire
 from geostore.rpc.block_streams import StoredBlock, block_messages
 from geostore.rpc.v1 import node_pb2, node_pb2_grpc
-from geostore.server.ahead import one_ahead
 from geostore.server.arrivals import Arrivals
 from geostore.server.call import Call, current_call
 from geostore.server.services_calls import Door, answer_rows, take_tiles
@@ -26,8 +25,6 @@ READ_BYTES_MAX = 8 << 20
 """Of blocks read at once, unless a single one is larger: callers may ask for one block a
 million times."""
 READ_BLOCKS_MAX = 4096
-AHEAD_TILES_MIN = 4
-"""For fewer tiles a second thread costs more than it gains."""
 
 
 class NodeService(node_pb2_grpc.NodeServiceServicer):
@@ -169,8 +166,9 @@ class NodeService(node_pb2_grpc.NodeServiceServicer):
         self, request: node_pb2.ReadBlocksRequest, context: Context
     ) -> Iterator[bytes]:
         call = self._door.begin(request.head, context, placed=False)
-        messages = block_messages(self._blocks(call, current_call(), request))
-        yield from messages if len(request.wanted) < AHEAD_TILES_MIN else one_ahead(messages)
+        # In this thread: making the next message in another one doubles the node's CPU time,
+        # since the two hand the interpreter's lock to and fro (docs/benchmarks.md).
+        yield from block_messages(self._blocks(call, current_call(), request))
 
     def _blocks(
         self, call: CallContext, served: Call, request: node_pb2.ReadBlocksRequest
