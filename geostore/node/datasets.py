@@ -12,6 +12,7 @@ from geostore.node.disk import Disk
 from geostore.node.records import (
     COPY_PREFIX,
     DATASET_PREFIX,
+    LOST_TILES_PREFIX,
     MARK_PREFIX,
     SCENE_PREFIX,
     TOMBSTONE_PREFIX,
@@ -238,7 +239,8 @@ class Datasets:
         dataset_id = tombstone.dataset_id
         removed = self._remove_rows(tombstone)
         self._disk.step("delete.rows_removed")
-        for prefix in (SCENE_PREFIX, f"{COPY_PREFIX}{SCENE_PREFIX}", MARK_PREFIX):
+        prefixes = SCENE_PREFIX, f"{COPY_PREFIX}{SCENE_PREFIX}", MARK_PREFIX, LOST_TILES_PREFIX
+        for prefix in prefixes:
             for name in self._catalog.record_names(f"{prefix}{dataset_id}/"):
                 record = self._catalog.record_get(name)
                 if record is not None:

@@ -378,6 +378,18 @@ def test_a_lost_tile_comes_back_with_its_scene(trio: Trio) -> None:
         assert each.verify(CALL).is_clean, each.verify(CALL).problems
 
 
+def test_a_deleted_dataset_has_no_lost_tiles_to_tell_of(trio: Trio) -> None:
+    member, key = a_tile(trio, "s1", "v2")
+    name, path = member.own_id, member.node.tile_path(key)
+    trio.stop(name)
+    path.write_bytes(path.read_bytes()[:-1])
+    rebuild_store(trio.root / name)
+    member = trio.start(name)
+    assert member.node.catalog.record_names("lost/tiles/") == [f"lost/tiles/{A.id}/s1"]
+    member.forget_dataset(CALL, A.id, A.name)
+    assert member.node.catalog.record_names("lost/tiles/") == []
+
+
 def test_alone_a_nodes_directory_is_read_but_not_written(trio: Trio) -> None:
     trio.stop("n1")
     with Node(trio.root / "n1") as node:
