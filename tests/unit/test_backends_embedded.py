@@ -68,7 +68,9 @@ def test_targets_open(tmp_path: Path) -> None:
     with pytest.raises(ReadOnlyError, match="mode 'a'"):
         reader.create_dataset(A)
     reader.close()
-    with pytest.raises(UnavailableError, match=r"no node gave its ring: node 127\.0\.0\.1:1: cannot be reached"):
+    with pytest.raises(
+        UnavailableError, match=r"no node gave its ring: node 127\.0\.0\.1:1: cannot be reached"
+    ):
         open_backend(parse_target("geostore://127.0.0.1:1"))
 
 
