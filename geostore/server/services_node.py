@@ -167,7 +167,7 @@ class NodeService(node_pb2_grpc.NodeServiceServicer):
     ) -> Iterator[bytes]:
         call = self._door.begin(request.head, context, placed=False)
         # In this thread: making the next message in another one doubles the node's CPU time,
-        # since the two hand the interpreter's lock to and fro (docs/benchmarks.md).
+        # since the two pass the interpreter's lock back and forth (docs/benchmarks.md).
         yield from block_messages(self._blocks(call, current_call(), request))
 
     def _blocks(
