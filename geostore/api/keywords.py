@@ -208,13 +208,13 @@ def percent(what: str, value: Any) -> PercentRange | None:
 
 def reader(name: str) -> Reader:
     """A reader by name. Raises NotFoundError, which names the known ones."""
-    from geostore.scenes import readers
+    from geostore.scenes import reader_named, readers
     from geostore.wrangle import unknown_name
 
-    known = readers()
-    if name not in known:
-        raise NotFoundError(unknown_name("reader", name, known))
-    return known[name]
+    try:
+        return reader_named(name)
+    except InvalidInputError:
+        raise NotFoundError(unknown_name("reader", name, readers())) from None
 
 
 def check_datasets_known(backend: Backend, wanted: Iterable[str]) -> None:

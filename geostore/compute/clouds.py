@@ -2,39 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Literal
-
 import numpy as np
 import numpy.typing as npt
+
+from geostore.types import CloudLayer
 
 __all__ = ["cloud_cover", "cloud_mask", "likelihood_histogram"]
 
 _Mask = npt.NDArray[np.bool_]
 
 
-def cloud_mask(
-    layer: npt.NDArray[np.integer],
-    kind: Literal["classes", "bits", "likelihood"],
-    values: Collection[int],
-) -> _Mask:
+def cloud_mask(layer: npt.NDArray[np.integer], rule: CloudLayer) -> _Mask:
     """Where a cloud layer says cloud, (height, width).
 
     Args:
-        layer: class codes, bit fields, or likelihood in percent.
-        kind: `classes`: the codes in `values` are cloud; `bits`: any of the bit numbers in
-            `values` set; `likelihood`: at least `min(values)` percent.
+        layer: class codes, bit fields, or likelihood in percent, as `rule` says.
     """
     cloud: _Mask
-    if kind == "classes":
-        cloud = np.isin(layer, list(values))
-    elif kind == "bits":
-        together = 0
-        for bit in values:
-            together |= 1 << bit
-        cloud = np.not_equal(layer & layer.dtype.type(together), 0)
+    if rule.kind == "classes":
+        cloud = np.isin(layer, list(rule.values))
+    elif rule.kind == "likelihood":
+        cloud = np.greater_equal(layer, min(rule.values))
     else:
-        cloud = np.greater_equal(layer, min(values))
+        cloud = np.zeros(layer.shape, dtype=bool)
+        unsigned = layer.view(np.dtype(f"u{layer.dtype.itemsize}"))
+        for test in rule.tests:
+            if test.high >= 8 * layer.dtype.itemsize:
+                continue  # bits that this band does not have are not set
+            ones = unsigned.dtype.type((1 << (test.high - test.low + 1)) - 1)
+            cloud |= np.isin((unsigned >> unsigned.dtype.type(test.low)) & ones, list(test.values))
     return cloud
 
 

@@ -195,7 +195,7 @@ def describe_cell(plan: ScenePlan, cell: CellPlan, pixels: TilePixels) -> TileMe
             if scene.cloud.nodata_values:
                 known = ~np.isin(layer, list(scene.cloud.nodata_values))
                 valid = known if valid is True else known & valid
-            cover = cloud_cover(cloud_mask(layer, scene.cloud.kind, scene.cloud.values), valid)
+            cover = cloud_cover(cloud_mask(layer, scene.cloud), valid)
     histogram = None
     if scene.likelihood_band in by_name:
         band = by_name[scene.likelihood_band]

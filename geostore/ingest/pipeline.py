@@ -40,7 +40,7 @@ from geostore.scenes import (
     detect,
     find_sources,
     open_source,
-    readers,
+    reader_named,
 )
 from geostore.types import (
     DatasetDefinition,
@@ -164,10 +164,8 @@ def ingest(
         raise InvalidInputError(f"workers {workers}: expected at least 1")
     if cells_max < 1:
         raise InvalidInputError(f"max-tiles {cells_max}: expected at least 1")
-    if reader is not None and reader not in readers():
-        raise InvalidInputError(
-            f"reader {reader!r}: expected one of {', '.join(sorted(readers()))}"
-        )
+    if reader is not None:
+        reader_named(reader)
     request = request or DatasetRequest()
     check_request(sink, dataset, request)
     job = _Job(
@@ -268,7 +266,7 @@ def _try_scene(
     job: _Job, executor: ThreadPoolExecutor, scene: Scene, path: str, done: int
 ) -> SceneResult | None:
     """None: the dataset's definition changed under the attempt, which must begin anew."""
-    proposal = propose(job.sink, scene, readers()[scene.reader], job.dataset, job.request)
+    proposal = propose(job.sink, scene, reader_named(scene.reader), job.dataset, job.request)
     plan = plan_scene(scene, proposal.definition, cells_max=job.cells_max, chunk_px=job.chunk_px)
     result = SceneResult(
         path=path,

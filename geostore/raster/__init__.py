@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from geostore.raster.source import (
         BandHeader,
+        PixelSource,
         RasterBand,
         RasterFile,
         RasterHeader,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BandHeader",
+    "PixelSource",
     "RasterBand",
     "RasterFile",
     "RasterHeader",

@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,7 @@ from geostore.errors import InternalError, InvalidInputError, UnreadableSourceEr
 
 __all__ = [
     "BandHeader",
+    "PixelSource",
     "RasterBand",
     "RasterFile",
     "RasterHeader",
@@ -368,8 +369,45 @@ class RasterFile:
             on_close()
 
 
+class PixelSource(Protocol):
+    """What ingest reads a band's pixels from: a raster file's band, or a reader's own.
+
+    `grid` says where the pixels lie, `dtype` is numpy's name for their type, `nodata` the
+    stored value that means none.
+    """
+
+    @property
+    def name(self) -> str:
+        """The file as the user knows it, for messages."""
+        ...
+
+    @property
+    def grid(self) -> SourceGrid: ...
+
+    @property
+    def dtype(self) -> str: ...
+
+    @property
+    def nodata(self) -> float | int | None: ...
+
+    def read(
+        self, row: int, column: int, height: int, width: int
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_] | None]:
+        """Pixels (height, width) of a window, and where they are valid; None: all are.
+
+        Called by several threads at once; the caller owns the arrays.
+
+        Raises:
+            UnreadableSourceError: the source failed, or lost pixels on the way.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back what is held; calling twice is harmless."""
+
+
 class RasterBand:
-    """One band of one raster file.
+    """One band of one raster file, a `PixelSource`.
 
     Args:
         source: a local path, or a RasterFile that several bands share.

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from geostore.scenes.find import FoundSource, find_sources
-    from geostore.scenes.registry import detect, open_source, readers
+    from geostore.scenes.registry import detect, open_source, reader_named, readers
     from geostore.scenes.scene import (
-        CloudLayer,
         Reader,
         ReaderDefaults,
+        ReaderFamily,
         ReadOptions,
         Scene,
         SceneBand,
@@ -22,32 +22,34 @@ if TYPE_CHECKING:
     from geostore.scenes.source import Source
 
 _MODULES = {
-    "CloudLayer": "scene",
     "FoundSource": "find",
     "ReadOptions": "scene",
     "Reader": "scene",
     "ReaderDefaults": "scene",
+    "ReaderFamily": "scene",
     "Scene": "scene",
     "SceneBand": "scene",
     "Source": "source",
     "detect": "registry",
     "find_sources": "find",
     "open_source": "registry",
+    "reader_named": "registry",
     "readers": "registry",
 }
 
 __all__ = [
-    "CloudLayer",
     "FoundSource",
     "ReadOptions",
     "Reader",
     "ReaderDefaults",
+    "ReaderFamily",
     "Scene",
     "SceneBand",
     "Source",
     "detect",
     "find_sources",
     "open_source",
+    "reader_named",
     "readers",
 ]
 

@@ -14,12 +14,12 @@ from importlib.metadata import EntryPoint, entry_points
 
 from geostore.errors import InternalError, InvalidInputError, UnreadableSourceError
 from geostore.scenes.geotiff import GeotiffReader
-from geostore.scenes.scene import Reader, ReadOptions, Scene
+from geostore.scenes.scene import Reader, ReaderFamily, ReadOptions, Scene
 from geostore.scenes.sentinel2 import Sentinel2Reader
 from geostore.scenes.source import Source
 from geostore.types import validate_name
 
-__all__ = ["ENTRY_POINT_GROUP", "detect", "open_source", "readers"]
+__all__ = ["ENTRY_POINT_GROUP", "detect", "open_source", "reader_named", "readers"]
 
 ENTRY_POINT_GROUP = "geostore.readers"
 
@@ -67,6 +67,22 @@ def readers() -> dict[str, Reader]:
     plug_ins, _ = _plug_ins(tuple(sys.path))
     everyone = (*_BUILT_IN, *plug_ins.values(), _ANY_RASTER)
     return {reader.name: reader for reader in everyone}
+
+
+def reader_named(name: str) -> Reader:
+    """The reader of that name, or the variant of a family.
+
+    Raises:
+        InvalidInputError: there is none; the known ones are named.
+    """
+    known = readers()
+    if name in known:
+        return known[name]
+    for reader in known.values():
+        variant = reader.variant(name) if isinstance(reader, ReaderFamily) else None
+        if variant is not None:
+            return variant
+    raise InvalidInputError(f"reader {name!r}: expected one of {', '.join(known)}{_broken_text()}")
 
 
 def _claimant(source: Source) -> Reader | None:
@@ -131,9 +147,4 @@ def _chosen(source: Source, name: str | None) -> Reader:
                 f"{_broken_text()}"
             )
         return claimant
-    known = readers()
-    if name not in known:
-        raise InvalidInputError(
-            f"unknown reader {name!r}: expected one of {', '.join(known)}{_broken_text()}"
-        )
-    return known[name]
+    return reader_named(name)

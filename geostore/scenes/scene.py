@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
-from geostore.types import BandInfo, BandRole, SchemeName, TimeSpan
+from geostore.types import BandInfo, BandRole, CloudLayer, SchemeName, TimeSpan
 
 if TYPE_CHECKING:
-    from geostore.raster.source import RasterBand
+    from geostore.raster.source import PixelSource
     from geostore.scenes.source import Source
 
-__all__ = ["CloudLayer", "ReadOptions", "Reader", "ReaderDefaults", "Scene", "SceneBand"]
+__all__ = ["ReadOptions", "Reader", "ReaderDefaults", "ReaderFamily", "Scene", "SceneBand"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,8 @@ class ReadOptions:
 
     time: TimeSpan | None = None
     """When a plain raster was taken (`--time`); products that state a time keep theirs."""
+    clouds: str | None = None
+    """A detector to run where the product has no cloud layer of its own (`s2cloudless`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,24 +40,7 @@ class SceneBand:
     """One band: what it is and where its pixels come from."""
 
     info: BandInfo
-    source: RasterBand
-
-
-@dataclass(frozen=True, slots=True)
-class CloudLayer:
-    """Which band of a scene tells cloud, and how.
-
-    `kind` says what `values` mean: class codes that are cloud (`classes`), the lowest percent
-    that is cloud (`likelihood`, one value), or bit numbers of which any set one is cloud
-    (`bits`). Pixels equal to one of `nodata_values` count neither way.
-    """
-
-    band: str
-    method: str
-    """Recorded in every tile, for people: `SCL 8,9,10`."""
-    kind: Literal["classes", "likelihood", "bits"]
-    values: frozenset[int]
-    nodata_values: frozenset[int] = frozenset()
+    source: PixelSource
 
 
 @dataclass(kw_only=True)
@@ -145,4 +130,17 @@ class Reader(Protocol):
         Raises:
             UnreadableSourceError: damaged, incomplete or hostile; names the file.
         """
+        ...
+
+
+@runtime_checkable
+class ReaderFamily(Protocol):
+    """A reader of many products whose scenes name it, and their dataset, by product.
+
+    `modis` reads any of them; its scenes say `modis-mod09ga`, which is what users pass to
+    `--reader` and `--like` too.
+    """
+
+    def variant(self, name: str) -> Reader | None:
+        """The reader of that very name; None where it is none of the family."""
         ...

@@ -22,8 +22,8 @@ import defusedxml.ElementTree
 
 from geostore.errors import UnreadableSourceError
 from geostore.grid import pixel_size_m
-from geostore.scenes.scene import CloudLayer, ReaderDefaults, ReadOptions, Scene, SceneBand
-from geostore.types import BandInfo, BandRole
+from geostore.scenes.scene import ReaderDefaults, ReadOptions, Scene, SceneBand
+from geostore.types import BandInfo, BandRole, CloudLayer
 from geostore.types.geo import us_from_datetime
 
 if TYPE_CHECKING:
@@ -527,7 +527,7 @@ def _attribute(root: Element, element: str, attribute: str) -> str | None:
 def _cloud_layer(bands: tuple[SceneBand, ...]) -> CloudLayer | None:
     names = {band.info.name for band in bands}
     if "SCL" in names:
-        return CloudLayer("SCL", "SCL 8,9,10", "classes", frozenset({8, 9, 10}), frozenset({0}))
+        return CloudLayer("SCL", "classes", frozenset({8, 9, 10}), nodata_values=frozenset({0}))
     if "CLDPRB" in names:
-        return CloudLayer("CLDPRB", "CLDPRB >= 50", "likelihood", frozenset({50}))
+        return CloudLayer("CLDPRB", "likelihood", frozenset({50}))
     return None

@@ -1,5 +1,6 @@
 """The values that pass between rooms. No I/O, no heavy imports."""
 
+from geostore.types.clouds import BitTest, CloudLayer
 from geostore.types.cluster import (
     CallContext,
     ClearRequest,
@@ -27,6 +28,7 @@ from geostore.types.tile import (
     BandInfo,
     BandRole,
     BandStatistics,
+    BitField,
     EncodedTile,
     GroupLayout,
     RowBatch,
@@ -46,8 +48,11 @@ __all__ = [
     "BandInfo",
     "BandRole",
     "BandStatistics",
+    "BitField",
+    "BitTest",
     "CallContext",
     "ClearRequest",
+    "CloudLayer",
     "CloudRule",
     "Codec",
     "DatasetDefinition",

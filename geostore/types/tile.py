@@ -27,6 +27,7 @@ __all__ = [
     "BandInfo",
     "BandRole",
     "BandStatistics",
+    "BitField",
     "EncodedTile",
     "GroupLayout",
     "RowBatch",
@@ -82,6 +83,20 @@ class BandRole(StrEnum):
     """A picture for people (TCI): not stored."""
 
 
+@dataclass(frozen=True, slots=True)
+class BitField:
+    """Some neighbouring bits of a quality band, as in STAC's classification extension."""
+
+    name: str
+    """`cloud_confidence`."""
+    offset: int
+    """The lowest bit; 0 is the least."""
+    length: int = 1
+    """How many bits."""
+    classes: dict[str, str] = field(default_factory=dict)
+    """The bits' number (as text) to its meaning."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BandInfo:
     """One band as its provider defines it. Radiometry is metadata, never applied at rest."""
@@ -103,6 +118,10 @@ class BandInfo:
     """Pixel size of the source, metres."""
     class_names: dict[str, str] = field(default_factory=dict)
     """Class code (as text) to name, for class bands."""
+    class_colors: dict[str, str] = field(default_factory=dict)
+    """Class code (as text) to `#rrggbb`, where the provider gives colours."""
+    bitfields: tuple[BitField, ...] = ()
+    """What the bits of a quality band mean."""
 
     def __post_init__(self) -> None:
         try:
@@ -128,7 +147,12 @@ def _same_band(value: dict[str, Any]) -> BandInfo:
     value["role"] = BandRole(value["role"])
     if isinstance(value.get("nodata"), str):
         value["nodata"] = float(value["nodata"])
+    value["bitfields"] = tuple(BitField(**one) for one in value.get("bitfields", ()))
     return BandInfo(**value)
+
+
+_LATER_FIELDS = ("class_colors", "bitfields")
+"""Left out of JSON where empty, so that schemas written before they were keep their digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +248,9 @@ class TileSchema:
                 band["role"] = str(band["role"])
                 if isinstance(band["nodata"], float) and not math.isfinite(band["nodata"]):
                     band["nodata"] = str(band["nodata"])
+                for name in _LATER_FIELDS:
+                    if not band[name]:
+                        del band[name]
         return value
 
     @classmethod

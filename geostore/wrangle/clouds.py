@@ -2,56 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
-from geostore.compute.clouds import cloud_mask
 from geostore.errors import InvalidInputError
-from geostore.types import BandRole, CloudRule, TileRow
+from geostore.types import BandRole, CloudLayer, CloudRule, TileRow
 
 if TYPE_CHECKING:
     from geostore.types import TileDetails
 
-__all__ = ["CloudSource", "find_cloud_source"]
-
-# The method that a tile records: a band, then class codes (`SCL 8,9,10`), bit numbers
-# (`QA_PIXEL bits 3,4`), or the lowest percent that is cloud (`CLD >= 50`).
-_METHOD = re.compile(
-    r"^(?P<band>\S+) (?:(?P<bits>bits )|(?P<least>>= ?))?(?P<values>\d+(?:, ?\d+)*)$"
-)
+__all__ = ["find_cloud_layer"]
 
 
-@dataclass(frozen=True, slots=True)
-class CloudSource:
-    """A band and what in it means cloud."""
-
-    band: str
-    kind: Literal["classes", "bits", "likelihood"]
-    values: frozenset[int]
-
-    def find(self, layer: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-        """Where the layer says cloud."""
-        return cloud_mask(layer, self.kind, self.values)
-
-
-def _parse_method(method: str) -> CloudSource | None:
-    match = _METHOD.match(method)
-    if match is None:
-        return None
-    kind: Literal["classes", "bits", "likelihood"] = "classes"
-    if match["bits"]:
-        kind = "bits"
-    elif match["least"]:
-        kind = "likelihood"
-    values = frozenset(int(value) for value in match["values"].split(","))
-    return CloudSource(match["band"], kind, values)
-
-
-def find_cloud_source(row: TileRow, details: TileDetails, rule: CloudRule) -> CloudSource | None:
+def find_cloud_layer(row: TileRow, details: TileDetails, rule: CloudRule) -> CloudLayer | None:
     """What the dataset's cloud rule looks at in a tile.
 
     Returns:
@@ -66,11 +28,11 @@ def find_cloud_source(row: TileRow, details: TileDetails, rule: CloudRule) -> Cl
     )
     if rule.method == "likelihood":
         if likelihood is not None:
-            return CloudSource(likelihood, "likelihood", frozenset({rule.threshold}))
+            return CloudLayer(likelihood, "likelihood", frozenset({rule.threshold}))
     elif details.cloud_method is not None:
-        source = _parse_method(details.cloud_method)
-        if source is not None and row.schema.find_band(source.band) is not None:
-            return source
+        layer = CloudLayer.parse(details.cloud_method)
+        if row.schema.find_band(layer.band) is not None:
+            return layer
     elif likelihood or any(band.role is BandRole.CLASS for band in row.schema.bands):
         return None
     raise InvalidInputError(

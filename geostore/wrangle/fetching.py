@@ -13,12 +13,12 @@ from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 from geostore.types import TileRow
-from geostore.wrangle.clouds import CloudSource, find_cloud_source
+from geostore.wrangle.clouds import find_cloud_layer
 from geostore.wrangle.reading import BandPlan, Fetched, blocks_of, with_clouds
 
 if TYPE_CHECKING:
     from geostore.backends import Backend
-    from geostore.types import CloudRule, TileKey
+    from geostore.types import CloudLayer, CloudRule, TileKey
 
 __all__ = ["read_ahead"]
 
@@ -45,7 +45,7 @@ def read_ahead(
     Raises:
         NotFoundError: a tile is gone. InvalidInputError: `cloud_mask` where nothing tells.
     """
-    told: deque[tuple[_Item, CloudSource | None]] = deque()
+    told: deque[tuple[_Item, CloudLayer | None]] = deque()
     """Items whose blocks were asked for and did not come yet: as many as the backend takes
     ahead."""
 
@@ -65,7 +65,7 @@ def _with_sources(
     items: Iterable[_Item],
     asked: Callable[[_Item], tuple[TileRow, Sequence[BandPlan]]],
     cloud_mask: bool,
-) -> Iterator[tuple[_Item, TileRow, Sequence[BandPlan], CloudSource | None]]:
+) -> Iterator[tuple[_Item, TileRow, Sequence[BandPlan], CloudLayer | None]]:
     """Each item with its tile and bands, and what tells the tile's clouds."""
     if not cloud_mask:
         for item in items:
@@ -79,4 +79,4 @@ def _with_sources(
         for item, (row, plans), one in zip(some, answers, details, strict=True):
             if row.dataset not in rules:
                 rules[row.dataset] = backend.dataset(row.dataset).cloud_rule
-            yield item, row, plans, find_cloud_source(row, one, rules[row.dataset])
+            yield item, row, plans, find_cloud_layer(row, one, rules[row.dataset])

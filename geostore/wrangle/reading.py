@@ -20,18 +20,20 @@ import numpy as np
 import numpy.typing as npt
 from affine import Affine
 
+from geostore.compute.clouds import cloud_mask as find_clouds
 from geostore.compute.resample import ResampleMethod, nearest, resample
 from geostore.errors import InvalidInputError, NotFoundError
 from geostore.tiles import decode_into
 from geostore.types import (
     BandInfo,
     BandRole,
+    CloudLayer,
     ResolutionGroup,
     TileBlocks,
     TileRow,
     TileSchema,
 )
-from geostore.wrangle.clouds import CloudSource, find_cloud_source
+from geostore.wrangle.clouds import find_cloud_layer
 from geostore.wrangle.lattice import cell_group, cell_transform, check_resolution
 from geostore.wrangle.radiometry import AS_STORED, Radiometry, common_dtype
 
@@ -226,7 +228,7 @@ class Fetched:
     """What is needed of a tile to read some of its bands, before anything is decoded."""
 
     blocks: TileBlocks
-    clouds: CloudSource | None
+    clouds: CloudLayer | None
     """What tells its clouds, where they are to be left out and there is any such thing."""
 
 
@@ -242,7 +244,7 @@ def blocks_of(plans: Iterable[BandPlan]) -> list[int]:
 
 
 def with_clouds(
-    row: TileRow, plans: Sequence[BandPlan], clouds: CloudSource | None
+    row: TileRow, plans: Sequence[BandPlan], clouds: CloudLayer | None
 ) -> list[BandPlan]:
     """The bands to fetch: those asked for, and last the one that tells clouds."""
     if clouds is None:
@@ -259,10 +261,10 @@ def _fetch(
     cloud_mask: bool,
 ) -> Fetched:
     """One tile's blocks, with as few calls as can be."""
-    clouds: CloudSource | None = None
+    clouds: CloudLayer | None = None
     if cloud_mask:
         details = details or backend.details(row.key)
-        clouds = find_cloud_source(row, details, backend.dataset(row.dataset).cloud_rule)
+        clouds = find_cloud_layer(row, details, backend.dataset(row.dataset).cloud_rule)
     indices = blocks_of(with_clouds(row, plans, clouds))
     if details is None:
         (blocks,) = backend.read_tiles([(row.key, indices)])
@@ -313,11 +315,11 @@ class _StoredTile:
         return out
 
 
-def _find_clouds(tile: _StoredTile, source: CloudSource, plan: BandPlan) -> _Mask:
+def _find_clouds(tile: _StoredTile, source: CloudLayer, plan: BandPlan) -> _Mask:
     """Where a tile's cloud layer says cloud, at the layer's own pixels."""
     layer = np.empty(plan.shape, plan.info.dtype)
     tile.data(plan, layer)
-    clouds = source.find(layer)
+    clouds = find_clouds(layer, source)
     valid = tile.valid(plan)
     return clouds if valid is None else clouds & valid
 

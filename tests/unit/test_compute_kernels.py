@@ -17,6 +17,7 @@ from geostore.compute import (
     likelihood_histogram,
     pixel_coverage,
 )
+from geostore.types import CloudLayer
 
 SHAPE = (5, 7)
 
@@ -70,7 +71,7 @@ def test_coverage_is_a_float32() -> None:
 
 def test_cloud_cover_counts_only_the_layers_own_valid_pixels() -> None:
     classes = np.array([[0, 8], [4, 9]], np.uint8)
-    cloud = cloud_mask(classes, "classes", {8, 9, 10})
+    cloud = cloud_mask(classes, CloudLayer.parse("SCL 8,9,10"))
     assert cloud.tolist() == [[False, True], [False, True]]
     assert cloud_cover(cloud, classes != 0) == float(np.float32(200 / 3))
     assert cloud_cover(cloud, True) == 50.0
@@ -80,9 +81,18 @@ def test_cloud_cover_counts_only_the_layers_own_valid_pixels() -> None:
 
 def test_cloud_bits_and_likelihood() -> None:
     bits = np.array([[0b0000, 0b1000], [0b0100, 0b0011]], np.uint16)
-    assert cloud_mask(bits, "bits", {3, 2}).tolist() == [[False, True], [True, False]]
+    either = CloudLayer.parse("QA bits 2,3")
+    assert cloud_mask(bits, either).tolist() == [[False, True], [True, False]]
+    two_bits = CloudLayer.parse("QA bits 0-1=3,2-3=2")
+    assert cloud_mask(bits, two_bits).tolist() == [[False, True], [False, True]]
+    assert not cloud_mask(bits, CloudLayer.parse("QA bits 40")).any()
+    signed = np.array([[-32768, 1]], np.int16)
+    assert cloud_mask(signed, CloudLayer.parse("QA bits 15")).tolist() == [[True, False]]
     percent = np.array([[49, 50], [51, 100]], np.uint8)
-    assert cloud_mask(percent, "likelihood", {50}).tolist() == [[False, True], [True, True]]
+    assert cloud_mask(percent, CloudLayer.parse("CLD >= 50")).tolist() == [
+        [False, True],
+        [True, True],
+    ]
 
 
 @given(hnp.arrays(np.uint8, SHAPE), hnp.arrays(bool, SHAPE))

@@ -13,8 +13,8 @@ import pytest
 import rasterio
 
 from geostore.errors import UnreadableSourceError
-from geostore.scenes import CloudLayer, Scene, detect, open_source
-from geostore.types import BandRole
+from geostore.scenes import Scene, detect, open_source
+from geostore.types import BandRole, CloudLayer
 
 L1C_BANDS = [
     "B01",
@@ -289,8 +289,9 @@ class TestL2A:
         assert scl.info.class_names["9"] == "cloud, high probability"
         np.testing.assert_array_equal(scl.source.read(0, 0, 60, 60)[1], classes != 0)
         assert scene.cloud == CloudLayer(
-            "SCL", "SCL 8,9,10", "classes", frozenset({8, 9, 10}), frozenset({0})
+            "SCL", "classes", frozenset({8, 9, 10}), nodata_values=frozenset({0})
         )
+        assert scene.cloud.method == "SCL 8,9,10"
 
     def test_probabilities_end_where_the_classes_of_their_size_end(self, safe: Safe) -> None:
         probability = np.tile(np.arange(20, dtype="uint8") * 5, (20, 1))
@@ -321,7 +322,7 @@ class TestL2A:
         safe.quality("MSK_CLDPRB", 60, np.full((20, 20), 3, "uint8"))
         safe.quality("MSK_CLDPRB", 20, np.full((60, 60), 9, "uint8"))
         scene = opened(safe.path)
-        assert scene.cloud == CloudLayer("CLDPRB", "CLDPRB >= 50", "likelihood", frozenset({50}))
+        assert scene.cloud == CloudLayer("CLDPRB", "likelihood", frozenset({50}))
         band = scene.band("CLDPRB")
         assert band is not None
         pixels, valid = band.source.read(0, 0, 60, 60)
