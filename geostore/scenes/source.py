@@ -146,6 +146,7 @@ class Source:
         self._sizes: dict[str, int] | None = None
         self._files: dict[str, RasterFile] = {}
         self._bands: list[RasterBand] = []
+        self._local_files: list[LocalFile] = []
         self._hashes: dict[str, str] = {}
         self._kept_bytes = 0
         try:
@@ -316,6 +317,19 @@ class Source:
             unpacked.close()
         return file
 
+    def local_file(self, member: str) -> LocalFile:
+        """The member as a file for a native library; it outlives the source until closed.
+
+        Raises:
+            UnreadableSourceError: no such member.
+        """
+        self.size(member)
+        with self._lock:
+            self._holds += 1
+            made = LocalFile(self, member, self._container.direct(member), self._release)
+            self._local_files.append(made)
+        return made
+
     def copy(self, member: str, target: IO[bytes] | None) -> str:
         """Stream a member once: into `target`, where given; returns its hex SHA-256."""
         digest = hashlib.sha256()
@@ -362,6 +376,8 @@ class Source:
         """Close the source and every band made from it: the reader failed."""
         for band in self._bands:
             band.close()
+        for file in self._local_files:
+            file.close()
         self.close()
 
     def _release(self) -> None:
@@ -387,6 +403,28 @@ def _in_parallel(work: Callable[[str], _T], members: list[str]) -> list[_T]:
         return [work(member) for member in members]
     with ThreadPoolExecutor(workers, thread_name_prefix="geostore-source") as pool:
         return list(pool.map(work, members))
+
+
+class LocalFile:
+    """A member as a file that can be opened by its path, until it is closed."""
+
+    def __init__(
+        self, source: Source, member: str, direct: str | None, on_close: Callable[[], None]
+    ) -> None:
+        self._direct = direct
+        self._unpacked = _Unpacked(source, member)
+        self._on_close: Callable[[], None] | None = on_close
+
+    def path(self) -> str:
+        """Where this process can open it; an archive's member is unpacked at the first call."""
+        return self._unpacked.path() if self._direct is None else self._direct
+
+    def close(self) -> None:
+        """Let go of it. Calling twice is harmless."""
+        on_close, self._on_close = self._on_close, None
+        self._unpacked.close()
+        if on_close is not None:
+            on_close()
 
 
 class _Unpacked:
