@@ -14,9 +14,10 @@ import logging
 import re
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any, Protocol
 
 import numpy as np
@@ -29,6 +30,7 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from geostore.errors import InternalError, InvalidInputError, UnreadableSourceError
+from geostore.raster.imagine import imagine_structure
 
 __all__ = [
     "BandHeader",
@@ -188,6 +190,10 @@ class BandHeader:
     unit: str | None
     description: str | None
     tags: dict[str, str]
+    palette: dict[int, tuple[int, int, int, int]] = field(default_factory=dict)
+    """Red, green, blue and alpha by stored number, of a band with a colour table."""
+    class_names: dict[int, str] = field(default_factory=dict)
+    """What a stored number means, where the file says so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,7 +229,7 @@ def _exact_nodata(value: float | int | None, dtype: str) -> float | int | None:
     return number if limits.min <= number <= limits.max else None
 
 
-def _band_header(dataset: Any, index: int) -> BandHeader:
+def _band_header(dataset: Any, index: int, class_names: dict[int, str]) -> BandHeader:
     dtype = str(dataset.dtypes[index])
     flags = dataset.mask_flag_enums[index]
     color = ColorInterp(dataset.colorinterp[index]).name
@@ -242,10 +248,36 @@ def _band_header(dataset: Any, index: int) -> BandHeader:
         unit=dataset.units[index] or None,
         description=dataset.descriptions[index] or None,
         tags=dict(dataset.tags(index + 1)),
+        palette=_palette(dataset, index + 1) if color == "palette" else {},
+        class_names=class_names,
     )
 
 
-def _raster_header(dataset: Any) -> RasterHeader:
+def _palette(dataset: Any, band: int) -> dict[int, tuple[int, int, int, int]]:
+    try:
+        return dict(dataset.colormap(band))
+    except ValueError:  # called a palette by its file, which has none
+        return {}
+
+
+def _own_files_only(dataset: Any, path: str, companions: Iterable[str]) -> None:
+    """An Imagine file names the file that holds its pixels: any on this machine, if need be.
+
+    GDAL's own list is asked, so that what counts is what GDAL would open.
+    """
+    strange = sorted(set(dataset.files) - {path, *companions})
+    if strange:
+        raise OSError(
+            f"its pixels lie in another file, {PurePath(strange[0]).name[:200]!r};"
+            " expected that file beside it"
+        )
+
+
+def _raster_header(dataset: Any, path: str) -> RasterHeader:
+    structure = None
+    if dataset.driver == "HFA" and not path.startswith("/vsi"):
+        structure = imagine_structure(path)
+    names = structure.class_names if structure is not None else ()
     gcps = dataset.gcps[0]
     transform = tuple(float(value) for value in dataset.transform[:6])
     return RasterHeader(
@@ -257,7 +289,10 @@ def _raster_header(dataset: Any) -> RasterHeader:
         has_rpcs=dataset.rpcs is not None,
         height=int(dataset.height),
         width=int(dataset.width),
-        bands=tuple(_band_header(dataset, index) for index in range(dataset.count)),
+        bands=tuple(
+            _band_header(dataset, index, names[index] if index < len(names) else {})
+            for index in range(dataset.count)
+        ),
         tags=dict(dataset.tags()),
     )
 
@@ -275,9 +310,11 @@ class RasterFile:
         localize: called once, before the first pixel is read, for a path that is good for
             many random reads (an archive's member is inflated then, not for its header).
         on_close: called once, after the last handle is closed.
+        companions: other files that this one may draw pixels from (the `.ige` of an `.img`).
 
     Raises:
-        UnreadableSourceError: GDAL cannot open it as one of `DRIVERS`.
+        UnreadableSourceError: GDAL cannot open it as one of `DRIVERS`, or its pixels lie in a
+            file that is none of `companions`.
     """
 
     def __init__(
@@ -287,6 +324,7 @@ class RasterFile:
         name: str | None = None,
         localize: Callable[[], str] | None = None,
         on_close: Callable[[], None] | None = None,
+        companions: Iterable[str] = (),
     ) -> None:
         self.name = name or path
         self._path = path
@@ -300,7 +338,9 @@ class RasterFile:
         with read_checked(self.name, "open the file"):
             dataset = self._open(path)
             try:
-                self.header = _raster_header(dataset)
+                if dataset.driver == "HFA":
+                    _own_files_only(dataset, path, companions)
+                self.header = _raster_header(dataset, path)
             finally:
                 dataset.close()
         if self.header.height < 1 or self.header.width < 1 or not self.header.bands:

@@ -6,8 +6,9 @@ import hashlib
 import os
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, BinaryIO, Self, TypeVar
 
@@ -28,6 +29,14 @@ from geostore.scenes.archive import (
     local_path,
     storage_errors,
     temporary_file,
+)
+from geostore.scenes.spill import (
+    IMAGE_MAGIC,
+    LinkedPair,
+    Spill,
+    check_spill,
+    spill_candidates,
+    spill_of,
 )
 
 __all__ = ["Source", "check_path"]
@@ -68,16 +77,23 @@ class _File:
     def __init__(self, path: Path, shown: str) -> None:
         self._path = path
         self._shown = shown
+        self._names = {path.name}
+
+    def admit(self, name: str) -> bool:
+        """Takes the file of that name beside it for a member too; False where there is none."""
+        if (self._path.parent / name).is_file():
+            self._names.add(name)
+        return name in self._names
 
     def sizes(self) -> dict[str, int]:
-        return {self._path.name: self._path.stat().st_size}
+        folder = self._path.parent
+        return {name: (folder / name).stat().st_size for name in sorted(self._names)}
 
     def stream(self, member: str) -> BinaryIO:
-        return _open(self._path, self._shown, member)
+        return _open(self._path.parent / member, self._shown, member)
 
     def direct(self, member: str) -> str | None:
-        del member
-        return str(self._path)
+        return str(self._path.parent / member)
 
     def close(self) -> None:
         return
@@ -148,6 +164,7 @@ class Source:
         self._bands: list[RasterBand] = []
         self._local_files: list[LocalFile] = []
         self._hashes: dict[str, str] = {}
+        self._spills: dict[str, str] = {}
         self._kept_bytes = 0
         try:
             self._container = self._open_container()
@@ -296,8 +313,10 @@ class Source:
 
     def _open_raster(self, member: str) -> RasterFile:
         shown = self.shown(member)
-        direct = self._container.direct(member)
+        direct = self._direct(member)
         if direct is not None:
+            if (spill := spill_of(direct, shown)) is not None:
+                return self._open_pair(member, spill, direct, self._release)
             return RasterFile(direct, name=shown, on_close=self._release)
         unpacked = _Unpacked(self, member)
 
@@ -306,6 +325,8 @@ class Source:
             self._release()
 
         try:
+            if (spill := spill_of(unpacked.path(), shown)) is not None:
+                return self._open_pair(member, spill, unpacked.path(), release)
             file = RasterFile(unpacked.path(), name=shown, localize=unpacked.path, on_close=release)
         except BaseException:
             unpacked.close()
@@ -316,6 +337,52 @@ class Source:
         if not keep:
             unpacked.close()
         return file
+
+    def _direct(self, member: str) -> str | None:
+        """A path that reads a member in place. An Imagine file needs one of its own, by which
+        it is linked with its second file, not one inside a tar.
+        """
+        direct = self._container.direct(member)
+        if direct is not None and _VIRTUAL.match(direct):
+            return None if self.head(member, len(IMAGE_MAGIC)) == IMAGE_MAGIC else direct
+        return direct
+
+    def _open_pair(
+        self, member: str, spill: Spill, image: str, on_close: Callable[[], None]
+    ) -> RasterFile:
+        """An image, at the path `image`, whose pixels lie in a second file beside it."""
+        shown = self.shown(member)
+        second = self._spill_member(member, spill)
+        held = ExitStack()
+        with ExitStack() as opening:
+            path = self._container.direct(second)
+            if path is None or _VIRTUAL.match(path):
+                unpacked = _Unpacked(self, second)
+                opening.callback(unpacked.close)
+                path = unpacked.path()
+            pair = LinkedPair(image, path, spill.name, shown)
+            opening.callback(pair.close)
+            file = RasterFile(pair.image, name=shown, on_close=held.close, companions=[pair.spill])
+            held.callback(on_close)
+            held.push(opening.pop_all())
+        with self._lock:
+            self._spills[member] = second
+        return file
+
+    def _spill_member(self, member: str, spill: Spill) -> str:
+        candidates = spill_candidates(member, spill.name)
+        for candidate in candidates:
+            if isinstance(self._container, _File) and self._container.admit(candidate):
+                with self._lock:
+                    self._sizes = None
+            if candidate in self._member_sizes():
+                head, size = self.head(candidate, 64), self.size(candidate)
+                check_spill(spill, candidate, head, size, self.shown(member))
+                return candidate
+        raise UnreadableSourceError(
+            f"{self.shown(member)}: its pixels lie in {' or '.join(candidates)}, which is not"
+            " there; expected both files side by side"
+        )
 
     def local_file(self, member: str) -> LocalFile:
         """The member as a file for a native library; it outlives the source until closed.
@@ -351,13 +418,14 @@ class Source:
         known = self._hashes.get(member)
         return known if known is not None else self.copy(member, None)
 
-    def fingerprint(self, members: Iterable[str], root: str = "") -> str:
+    def fingerprint(self, members: Collection[str], root: str = "") -> str:
         """Hex SHA-256 over names (relative to the folder `root`) and contents of `members`.
 
+        Files from which opened members draw their pixels (an image's `.ige`) are counted in.
         Equal for an archive and its unpacked directory. Files are hashed in parallel.
         """
         prefix = f"{root}/" if root else ""
-        unique = sorted(set(members))
+        unique = sorted({*members, *(self._spills[one] for one in members if one in self._spills)})
         hashes = _in_parallel(self.sha256, unique)
         digest = hashlib.sha256(b"geostore source 1\n")
         for member, value in zip(unique, hashes, strict=True):
