@@ -92,6 +92,7 @@ class FakeBackend:
         time: datetime | None = WHEN,
         cloud_method: str | None = None,
         cloud_cover: float | None = None,
+        platform: str | None = "sentinel-2a",
     ) -> EncodedTile:
         """Adds a tile; `bands` by the pixel size of their group."""
         definition = self.definitions[dataset]
@@ -121,7 +122,7 @@ class FakeBackend:
             schema=schema,
             time_us=us,
             time_end_us=us,
-            platform="sentinel-2a",
+            platform=platform,
             pixel_coverage=100.0,
             cloud_cover=cloud_cover,
             cloud_method=cloud_method,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from html import escape
 from itertools import islice
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from geostore.query import Explain, Query
     from geostore.tensors import Chunks, ExportFormat, GroupBy
     from geostore.types import RowBatch, TileRow
-    from geostore.wrangle import Fetched, Mosaic, TileArray
+    from geostore.wrangle import BandPlan, Fetched, Mosaic, TileArray
 
 __all__ = ["PathLike", "Selection"]
 
@@ -188,11 +188,22 @@ class Selection:
         """Every tile with its pixels, in order, read by threads a little ahead of the caller.
 
         Arguments as of `Tile.read`; `workers` threads (twice the processors by default).
+
+        Raises:
+            InvalidInputError: a name that means different bands on the selection's platforms.
         """
-        from geostore.wrangle import in_threads, parse_bands, plan_bands, read_ahead, read_tile
+        from geostore.wrangle import (
+            BandNames,
+            in_threads,
+            parse_bands,
+            plan_bands,
+            read_ahead,
+            read_tile,
+        )
 
         keywords.refuse(unknown, Selection.read)
         names = parse_bands(bands)
+        seen = BandNames(names or ())
 
         def read(ahead: tuple[TileRow, Fetched]) -> tuple[Tile, TileArray]:
             row, fetched = ahead
@@ -207,12 +218,11 @@ class Selection:
                 fetched=fetched,
             )
 
-        ahead = read_ahead(
-            self._backend,
-            self._rows(),
-            lambda row: (row, plan_bands(row.schema, names)),
-            cloud_mask=cloud_mask,
-        )
+        def plan(row: TileRow) -> tuple[TileRow, Sequence[BandPlan]]:
+            seen.see(row)
+            return row, plan_bands(row.schema, names)
+
+        ahead = read_ahead(self._backend, self._rows(), plan, cloud_mask=cloud_mask)
         return in_threads(read, ahead, workers=workers)
 
     def mosaic(

@@ -62,6 +62,7 @@ def _check_schema(schema: TileSchema) -> None:
         texts += [band.name for band in group.bands]
         texts += [band.common_name for band in group.bands if band.common_name is not None]
         for band in group.bands:
+            texts += band.aliases
             numbers += [band.scale, band.offset, 0 if band.nodata is None else band.nodata]
     if schema.scheme not in get_args(SchemeName) or schema.codec not in get_args(Codec):
         raise ValueError("unknown scheme or codec")

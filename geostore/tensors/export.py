@@ -23,7 +23,7 @@ from geostore.tensors.naming import file_stem, one_of
 from geostore.tensors.optional import require
 from geostore.tensors.slots import GroupBy
 from geostore.types import BandRole, TileRow
-from geostore.wrangle import Fetched, Layer, Mosaic, Radiometry, read_ahead
+from geostore.wrangle import Fetched, Layer, Mosaic, Radiometry, check_band_names, read_ahead
 
 if TYPE_CHECKING:
     from geostore.backends import Backend
@@ -103,6 +103,7 @@ def export(
         raise InvalidInputError(one_of("export format", format, get_args(ExportFormat)))
     if not rows:
         raise NotFoundError("nothing to export: no tile matches the query")
+    check_band_names(rows, bands)
     job = _Job(
         backend=backend,
         rows=rows,

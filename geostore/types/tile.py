@@ -105,6 +105,8 @@ class BandInfo:
     """The provider's name (`B04`)."""
     common_name: str | None = None
     """STAC common name (`red`), where there is one."""
+    aliases: tuple[str, ...] = ()
+    """Further common names that fit (`nir` for the only band there, which is a `nir08`)."""
     dtype: str
     """numpy name: `uint16`."""
     nodata: float | int | None = None
@@ -148,10 +150,11 @@ def _same_band(value: dict[str, Any]) -> BandInfo:
     if isinstance(value.get("nodata"), str):
         value["nodata"] = float(value["nodata"])
     value["bitfields"] = tuple(BitField(**one) for one in value.get("bitfields", ()))
+    value["aliases"] = tuple(value.get("aliases", ()))
     return BandInfo(**value)
 
 
-_LATER_FIELDS = ("class_colors", "bitfields")
+_LATER_FIELDS = ("class_colors", "bitfields", "aliases")
 """Left out of JSON where empty, so that schemas written before they were keep their digest."""
 
 
@@ -213,20 +216,21 @@ class TileSchema:
     @cached_property
     def names(self) -> frozenset[str]:
         """Every name, provider's or common, that a band of this schema answers to."""
-        return frozenset(
-            name for band in self.bands for name in (band.name, band.common_name) if name
-        )
+        return frozenset(self._positions)
 
     @cached_property
     def _positions(self) -> dict[str, tuple[int, int]]:
-        positions: dict[str, tuple[int, int]] = {}
-        for common in (True, False):  # the provider's names win
-            for group_index, group in enumerate(self.groups):
-                for band_index, band in enumerate(group.bands):
-                    name = band.common_name if common else band.name
-                    if name and not (common and name in positions):
-                        positions[name] = (group_index, band_index)
-        return positions
+        kinds: tuple[dict[str, tuple[int, int]], ...] = ({}, {}, {})
+        for group_index, group in enumerate(self.groups):
+            for band_index, band in enumerate(group.bands):
+                place = (group_index, band_index)
+                kinds[2][band.name] = place
+                if band.common_name:
+                    kinds[1].setdefault(band.common_name, place)
+                for alias in band.aliases:
+                    kinds[0].setdefault(alias, place)
+        aliases, common_names, names = kinds
+        return aliases | common_names | names  # the provider's names win
 
     def find_band(self, name: str) -> tuple[int, int] | None:
         """(group index, band index within the group) of a band by either name."""

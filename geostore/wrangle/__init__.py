@@ -1,10 +1,12 @@
 """Operations over selections: reading tiles, and laying many out as one."""
 
+from geostore.wrangle.band_names import BandNames, check_band_names
 from geostore.wrangle.fetching import read_ahead
 from geostore.wrangle.lattice import Extent
 from geostore.wrangle.mosaic import CellReader, Layer, Mosaic, Window
 from geostore.wrangle.radiometry import Radiometry
 from geostore.wrangle.reading import (
+    BandPlan,
     Fetched,
     TileArray,
     in_threads,
@@ -15,6 +17,8 @@ from geostore.wrangle.reading import (
 )
 
 __all__ = [
+    "BandNames",
+    "BandPlan",
     "CellReader",
     "Extent",
     "Fetched",
@@ -23,6 +27,7 @@ __all__ = [
     "Radiometry",
     "TileArray",
     "Window",
+    "check_band_names",
     "in_threads",
     "parse_bands",
     "plan_bands",

@@ -12,6 +12,7 @@ from affine import Affine
 
 from geostore.errors import InvalidInputError, NotFoundError
 from geostore.types import BandInfo, ResolutionGroup, TileRow
+from geostore.wrangle.band_names import check_band_names
 from geostore.wrangle.fetching import read_ahead
 from geostore.wrangle.lattice import Extent, cell_group, check_resolution
 from geostore.wrangle.radiometry import (
@@ -74,11 +75,13 @@ def layers_of(
 
     Raises:
         NotFoundError: a band that no tile has.
-        InvalidInputError: tiles differ in a band's meaning or nodata, or no dtype holds all.
+        InvalidInputError: a name means different bands on different platforms, tiles differ in
+            a band's scale, offset or nodata, or no dtype holds all.
     """
     schemas = {row.schema.digest: row.schema for row in rows}.values()
     if names is None:
         names = tuple(dict.fromkeys(band.name for schema in schemas for band in schema.bands))
+    check_band_names(rows, names)
     layers = []
     for name in names:
         infos: list[BandInfo] = []
