@@ -58,7 +58,7 @@ def make_entry(
     coverage: float = 100.0,
     cloud: float | None = 0.0,
     size: int = 100_000,
-    histogram: bool = False,
+    histogram: bool | tuple[int, ...] = False,
     properties: dict[str, object] | None = None,
 ) -> CatalogEntry:
     """An entry whose blocks, statistics and checksum are functions of its key."""
@@ -84,7 +84,7 @@ def make_entry(
         pixel_coverage=coverage,
         cloud_cover=cloud,
         cloud_method=None if cloud is None else "SCL 8,9,10",
-        cloud_histogram=tuple(range(101)) if histogram else None,
+        cloud_histogram=(tuple(range(101)) if histogram is True else histogram) or None,
         statistics=statistics,
         properties={"product": scene} if properties is None else properties,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,24 +22,27 @@ from geostore.errors import (
     ReadOnlyError,
     UnavailableError,
 )
-from geostore.index import operations
+from geostore.index import operations, reclouding
 from geostore.index.batching import GroupCommit
 from geostore.index.checking import problems
 from geostore.index.columns import Positions, Snapshot
 from geostore.index.entry import CatalogEntry, DatasetSummary, Record, StagedTile, TileDetails
 from geostore.index.environment import Databases, Environment, Transaction
 from geostore.index.face import BATCH_ROWS, Catalog, NodesOfSlot, RecordChange
-from geostore.index.follower import Follower
+from geostore.index.follower import Follower, read_schema
 from geostore.index.memory import Selected
 from geostore.index.operations import PreparedEntry
 from geostore.index.packing import (
     Group,
     details_group,
     key_prefix,
+    provider_covers,
     tile_key,
     unpack_details,
+    unpack_rows,
 )
 from geostore.index.placement import NodeNames, read_placement
+from geostore.index.reclouding import RowIds, Rules, likelihood_band, under_rule
 from geostore.index.state import State
 from geostore.query import Cursor, Explain, Query, order_key
 from geostore.ring import SLOTS_TOTAL
@@ -46,7 +50,6 @@ from geostore.types import RowBatch, SlotSizes, TileKey, TileRow, TileSchema
 
 __all__ = ["LmdbCatalog", "open_catalog"]
 
-DATASET_RECORDS = "dataset/"
 REBUILD_CHUNK = 1024
 GROUPS_KEPT = 1024
 
@@ -75,7 +78,8 @@ class LmdbCatalog(Catalog):
         self._pid = os.getpid()
         self._closed = False
         self._rebuilding = False
-        self._groups: dict[bytes, Group] = {}
+        self._groups: dict[bytes, tuple[Group, str | None]] = {}
+        """Scene entries by digest, with the band that has their tiles' cloud likelihood."""
         self._stage = GroupCommit(self._stage_batches)
         self._closing = threading.Lock()
 
@@ -191,10 +195,10 @@ class LmdbCatalog(Catalog):
     ) -> None:
         seen = follower.memory.columns.interners["dataset"].codes
         for name in names:
-            if name in seen or operations.read_record(txn, db, DATASET_RECORDS + name):
+            if name in seen or operations.read_record(txn, db, operations.DATASET_RECORDS + name):
                 continue
-            records = operations.record_names(txn, db, DATASET_RECORDS)
-            known = [record.removeprefix(DATASET_RECORDS) for record in records]
+            records = operations.record_names(txn, db, operations.DATASET_RECORDS)
+            known = [record.removeprefix(operations.DATASET_RECORDS) for record in records]
             raise NotFoundError(
                 f"dataset {name!r} does not exist; known: {', '.join(known) or 'none'}"
             )
@@ -291,13 +295,17 @@ class LmdbCatalog(Catalog):
             if value is None:
                 raise CorruptDataError(f"catalog {self.directory}: tile {key} has no details")
             digest = details_group(value, key)
-            group = self._groups.get(digest)
-            if group is None:
+            known = self._groups.get(digest)
+            if known is None:
                 group = operations.read_group(txn, db, generation, digest, properties=True)[0]
+                known = group, likelihood_band(read_schema(txn, db, group.schema))
+            group, band = known
+            rule = Rules(txn, db, generation).of_dataset(group.dataset_id, group.dataset)
         if len(self._groups) >= GROUPS_KEPT:
             self._groups = {}
-        self._groups[digest] = group
-        return unpack_details(key, value, group)
+        self._groups[digest] = known
+        details = unpack_details(key, value, group)
+        return details if rule.method == "provider" else under_rule(details, rule, band)
 
     def keys(
         self, dataset_id: str | None = None, scene: str | None = None, version: str | None = None
@@ -355,8 +363,9 @@ class LmdbCatalog(Catalog):
 
         def operation(txn: Transaction[bytes], db: Databases) -> int:
             if record is not None:
-                operations.change_record(txn, db, record)
-            return operations.publish(txn, db, prefix, replaced, wanted)
+                reclouding.change_record(txn, db, record)
+            shown = Rules(txn, db, State.read(txn, db).generation).shown
+            return operations.publish(txn, db, prefix, replaced, wanted, shown)
 
         return self._write_tiles(operation)
 
@@ -372,7 +381,7 @@ class LmdbCatalog(Catalog):
 
         def operation(txn: Transaction[bytes], db: Databases) -> list[TileKey]:
             if record is not None:
-                operations.change_record(txn, db, record)
+                reclouding.change_record(txn, db, record)
             operations.remove_staged(txn, db, prefix)
             removed, state = operations.remove_published(txn, db, State.read(txn, db), prefix)
             state.write(txn, db)
@@ -387,13 +396,15 @@ class LmdbCatalog(Catalog):
             return operations.read_record(txn, db, name)
 
     def record_compare_and_set(self, name: str, expected_revision: int, value: bytes | None) -> int:
+        return self.change_definition(RecordChange(name, expected_revision, value))[0]
+
+    def change_definition(self, change: RecordChange) -> tuple[int, RowIds]:
         self._check_writable()
-        change = RecordChange(name, expected_revision, value)
-        return self._environment.write(lambda txn, db: operations.change_record(txn, db, change))
+        return self._environment.write(lambda txn, db: reclouding.change_record(txn, db, change))
 
     def record_restore(self, name: str, record: Record) -> None:
         self._check_writable()
-        self._environment.write(lambda txn, db: operations.restore_record(txn, db, name, record))
+        self._environment.write(lambda txn, db: reclouding.restore_record(txn, db, name, record))
 
     def record_names(self, prefix: str = "") -> list[str]:
         with self._read() as (txn, db):
@@ -428,6 +439,22 @@ class LmdbCatalog(Catalog):
                 )
             )
         return sorted(found, key=lambda each: (each.dataset, each.dataset_id))
+
+    def count_in_slots(self, row_ids: RowIds, slots: frozenset[int]) -> int:
+        with self._following() as (follower, txn, db):
+            positions = follower.memory.columns.find(row_ids)
+            row_slots = self._row_slots(follower, txn, db)
+        return int(np.count_nonzero(np.isin(row_slots[positions], list(slots))))
+
+    def provider_cover(self, key: TileKey) -> float | None:
+        with self._read() as (txn, db):
+            generation = State.read(txn, db).generation
+            row_id = txn.get(tile_key(key), db=db["published", generation])
+            row = None if row_id is None else txn.get(row_id, db=db["rows", generation])
+        if row is None:
+            raise self._not_found(key)
+        cover = float(provider_covers(unpack_rows([row]))[0])
+        return None if math.isnan(cover) else cover
 
     def slot_sizes(self) -> SlotSizes:
         selected = self._select(Query(), Explain(), slots=frozenset(range(SLOTS_TOTAL)))
@@ -486,6 +513,8 @@ class LmdbCatalog(Catalog):
             txn.drop(db["removed"], delete=False)
             db.clear(txn, before.generation)
             after.write(txn, db)
+            # Not with each chunk: a rule may have been changed between two of them.
+            reclouding.follow_all(txn, db, after.generation)
             return txn.stat(db["published", after.generation])["entries"]
 
         return write(switch)

@@ -20,7 +20,8 @@ from geostore.index.packing import (
     row_group,
     unpack_rows,
 )
-from geostore.index.state import State, unpack_id
+from geostore.index.reclouding import Rules, covers_under
+from geostore.index.state import State, pack_id, unpack_id
 from geostore.types import NULL_TIME
 
 __all__ = ["problems"]
@@ -38,7 +39,9 @@ def problems(follower: Follower, txn: Transaction[bytes], db: Databases) -> list
     3. Every group counts its rows, staged and published, and names a schema that reads.
     4. The removal log has every entry from its floor to its end; row ids are below the next.
     5. Memory has exactly the rows of LMDB, with the same facts.
-    6. Every structure that was built has every live row that belongs in it.
+    6. Every published row's cloud cover is what the rule of its dataset makes of its histogram
+       and the provider's cover; a staged row has the provider's.
+    7. Every structure that was built has every live row that belongs in it.
     """
     found: list[str] = []
     for problem in _walk(follower, txn, db):
@@ -54,6 +57,7 @@ def _walk(follower: Follower, txn: Transaction[bytes], db: Databases) -> Iterato
         counts: Counter[bytes] = Counter()
         rows: dict[int, bytes] = {}
         yield from _published(txn, db, state, rows, counts)
+        yield from _covers(txn, db, state, rows)
         yield from _staged(txn, db, state, counts)
         yield from _groups(txn, db, state, counts)
         yield from _log(txn, db, state)
@@ -106,6 +110,26 @@ def _tile(
         yield f"tile {stored.hex()}: its row belongs to {expected.hex()}"
 
 
+def _covers(
+    txn: Transaction[bytes], db: Databases, state: State, rows: dict[int, bytes]
+) -> Iterator[str]:
+    """Rows whose cover is not what their dataset's rule makes of them."""
+    rules = Rules(txn, db, state.generation)
+    for number, row in rows.items():
+        details = txn.get(pack_id(number), db=db["details", state.generation])
+        try:
+            rule = rules.of_group(row_group(row))
+            table = unpack_rows([row])
+            expected = covers_under(rule, table, [details or b""])
+        except GeostoreError:
+            continue  # found above already
+        if not np.array_equal(table["cloud_cover"], expected, equal_nan=True):
+            yield (
+                f"row {number} has a cloud cover of {table['cloud_cover'][0]}, expected"
+                f" {expected[0]} by its dataset's rule ({rule})"
+            )
+
+
 def _staged(
     txn: Transaction[bytes], db: Databases, state: State, counts: Counter[bytes]
 ) -> Iterator[str]:
@@ -113,6 +137,8 @@ def _staged(
     for stored, value in operations.entries_under(txn, db["staged", generation], b""):
         counts[row_group(value)] += 1
         yield from _tile(txn, db, state, stored, value[:ROW_BYTES], value[ROW_BYTES:])
+        if any(unpack_rows([value[:ROW_BYTES]])["provider_xor"]):
+            yield f"tile {stored[PREFIX_BYTES:]!r} is staged with another cover than its provider's"
         if txn.get(stored, db=db["published", generation]) is not None:
             yield f"tile {stored[PREFIX_BYTES:]!r} is staged and published"
 

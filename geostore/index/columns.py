@@ -194,6 +194,16 @@ class Columns:
             self.live -= len(positions)
             self._snapshot = None
 
+    def keep(self, row_ids: npt.NDArray[np.int64], covers: npt.NDArray[np.float32]) -> None:
+        """Marks all rows but these as gone, and gives these their covers anew."""
+        self.kill(
+            np.setdiff1d(self._arrays["row_id"][: self.count][self._alive[: self.count]], row_ids)
+        )
+        column = self._arrays["cloud_cover"].copy()  # snapshots keep the old one
+        column[self.find(row_ids)] = covers
+        self._arrays["cloud_cover"] = column
+        self._snapshot = None
+
     def snapshot(self) -> Snapshot:
         if self._snapshot is None:
             self._snapshot = Snapshot(

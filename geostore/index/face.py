@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from geostore.index.entry import CatalogEntry, DatasetSummary, Record, StagedTile, TileDetails
 from geostore.query import Cursor, Explain, Query
 from geostore.types import RowBatch, SlotSizes, TileKey, TileRow, TileSchema
@@ -164,10 +167,18 @@ class Catalog(Protocol):
     def record_compare_and_set(self, name: str, expected_revision: int, value: bytes | None) -> int:
         """Sets (or, with None, deletes) a record; returns its new revision (0 when deleted).
 
-        `expected_revision` 0 means that it must not exist.
+        `expected_revision` 0 means that it must not exist. Of a dataset's definition its cloud
+        rule is in force for all its tiles when this returns.
 
         Raises:
             ConflictError: the record is at another revision.
+        """
+
+    def change_definition(self, change: RecordChange) -> tuple[int, npt.NDArray[np.int64]]:
+        """`record_compare_and_set`, which also tells the ids of rows whose cloud cover changed.
+
+        O(tiles of the dataset) where the rule changes, in one transaction: about 10 s and
+        100 MB for a million.
         """
 
     def record_restore(self, name: str, record: Record) -> None:
@@ -189,6 +200,16 @@ class Catalog(Protocol):
 
     def summary(self, *, slots: frozenset[int] | None = None) -> list[DatasetSummary]:
         """Published tiles and bytes (in these slots of the ring) by dataset, sorted by name."""
+
+    def count_in_slots(self, row_ids: npt.NDArray[np.int64], slots: frozenset[int]) -> int:
+        """How many of these rows lie in these slots of the ring."""
+
+    def provider_cover(self, key: TileKey) -> float | None:
+        """A tile's cloud cover as its provider's mask has it, whatever the dataset's rule.
+
+        Raises:
+            NotFoundError: it is not published.
+        """
 
     def slot_sizes(self) -> SlotSizes:
         """Published tiles and bytes by slot of the ring.

@@ -84,6 +84,14 @@ class Memory:
         dead = self.columns.count - self.columns.live
         return dead > self.columns.live + 1024
 
+    def keep(self, row_ids: npt.NDArray[np.int64], covers: npt.NDArray[np.float32]) -> None:
+        """All rows but these are gone, and these have these covers (dataset by dataset, a cloud
+        rule changes them all).
+        """
+        self.columns.keep(row_ids, covers)
+        self.cloud = None
+        self._extended["cloud"] = 0
+
     # ------------------------------------------------------------ structures
 
     def extended(self, name: str) -> int:

@@ -12,7 +12,7 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -43,19 +43,24 @@ if TYPE_CHECKING:
     from lmdb import _Database
 
 __all__ = [
+    "DATASET_RECORDS",
     "PreparedEntry",
     "change_record",
     "entries_under",
+    "parse_definition",
     "prepare",
     "publish",
     "published_keys",
     "put_published",
     "put_staged",
+    "read_definition",
     "read_group",
     "read_record",
     "record_names",
     "remove_published",
     "remove_staged",
+    "restart_removals",
+    "restore_record",
     "staged_tiles",
     "stored_checksum",
 ]
@@ -67,6 +72,8 @@ Write = Callable[["Transaction[bytes]", Databases], Result]
 REMOVAL_LOG_MAX = 4096
 """Entries kept for followers; one that is further behind loads everything anew."""
 
+DATASET_RECORDS = "dataset/"
+"""Names of the records that hold datasets' definitions begin so."""
 RECORD_KEY_BYTES_MAX = 440
 """Longer names are cut and told apart by a digest (LMDB keys end at 511 bytes)."""
 _RECORD_HEADER = struct.Struct("<QI")
@@ -113,6 +120,33 @@ def read_record(txn: Transaction[bytes], db: Databases, name: str) -> Record | N
     """The record of that name, None where there is none."""
     value = txn.get(_record_key(name), db=db["records"])
     return None if value is None else _split_record(value)[1]
+
+
+def read_definition(
+    txn: Transaction[bytes], db: Databases, dataset_id: str, dataset: str
+) -> dict[str, Any] | None:
+    """A dataset's definition as its record has it; None where there is none of that id.
+
+    Raises:
+        CorruptDataError: the record does not read.
+    """
+    name = DATASET_RECORDS + dataset
+    record = read_record(txn, db, name)
+    definition = None if record is None else parse_definition(name, record.value)
+    return definition if definition is not None and definition["id"] == dataset_id else None
+
+
+def parse_definition(name: str, value: bytes) -> dict[str, Any]:
+    """The definition in a dataset record's value. Raises CorruptDataError."""
+    try:
+        # What stands before the object is the node's mark, not ours to read.
+        definition: dict[str, Any] = json.loads(value[value.index(b"{") :])
+        definition["id"], definition["placement"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptDataError(
+            f"record {name!r}: {value[:40]!r} is no dataset's definition: {error}"
+        ) from None
+    return definition
 
 
 def record_names(txn: Transaction[bytes], db: Databases, prefix: str) -> list[str]:
@@ -435,14 +469,24 @@ def _prune_removals(txn: Transaction[bytes], db: Databases, state: State) -> Sta
     return replace(state, removed_floor=floor)
 
 
+def restart_removals(txn: Transaction[bytes], db: Databases, state: State) -> State:
+    """Empties the log above all that was read of it: every follower compares its rows anew."""
+    txn.drop(db["removed"], delete=False)
+    after = state.removed_next + 1
+    return replace(state, removed_next=after, removed_floor=after)
+
+
 def publish(
     txn: Transaction[bytes],
     db: Databases,
     prefix: bytes,
     replaced_prefix: bytes | None,
     cells: frozenset[str] | None,
+    shown: Callable[[bytes, bytes], bytes],
 ) -> int:
     """New version in, old out; returns how many tiles of the version are then published.
+
+    `shown` makes the row that is served of a staged row and its details.
 
     Raises:
         NotFoundError: a cell of `cells` is neither staged nor published.
@@ -463,7 +507,7 @@ def publish(
             unwanted[row_group(value)] += 1
         else:
             row, details = value[:ROW_BYTES], value[ROW_BYTES:]
-            state = _put_row(txn, db, state, stored, row, details)
+            state = _put_row(txn, db, state, stored, shown(row, details), details)
             present.add(geocode)
         txn.delete(stored, db=db["staged", generation])
     _drop_common(txn, db, generation, unwanted)

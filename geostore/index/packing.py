@@ -7,6 +7,9 @@ common (names, schema, properties) is one *group*, named by the digest of its co
 
 Row, 88 bytes, little-endian (ROW_DTYPE): all that a query needs, fixed in size so that
 100,000 of them are read as one numpy array. The last 8 bytes are the XXH3-64 of the rest.
+`cloud_cover` is what the dataset's cloud rule makes of the tile. The provider's own cover
+stays beside it: `provider_xor` is the exclusive or of the two floats' bits, so it is 0 under
+the provider's rule and in rows from before there were others.
 
 Details, little-endian: header (DETAILS_HEADER), the block table (24 bytes an entry), five
 float64 a band of statistics (NaN = none), 101 uint64 of histogram if there is one; the
@@ -19,6 +22,7 @@ import hashlib
 import json
 import math
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Self
@@ -38,14 +42,18 @@ __all__ = [
     "ROW_DTYPE",
     "Group",
     "details_checksum",
+    "details_group",
+    "details_histograms",
     "details_size",
     "key_prefix",
     "pack_details",
     "pack_row",
+    "provider_covers",
     "row_group",
     "tile_key",
     "unpack_details",
     "unpack_rows",
+    "with_covers",
 ]
 
 DIGEST_BYTES = 16
@@ -61,7 +69,7 @@ ROW_DTYPE = np.dtype(
         ("time_end_us", "<i8"),
         ("bytes", "<i8"),
         ("cloud_cover", "<f4"),
-        ("reserved", "<u4"),
+        ("provider_xor", "<u4"),
         ("checksum", "<u8"),
     ]
 )
@@ -118,6 +126,7 @@ class Group:
     schema: str
     """Digest of the TileSchema."""
     cloud_method: str | None
+    """How the provider's own cover was told."""
     properties: dict[str, Any]
 
     @classmethod
@@ -242,6 +251,30 @@ def unpack_rows(rows: list[bytes]) -> npt.NDArray[np.void]:
     return table
 
 
+def provider_covers(table: npt.NDArray[np.void]) -> npt.NDArray[np.float32]:
+    """The providers' own covers of rows (ROW_DTYPE); NaN: unknown."""
+    bits = np.ascontiguousarray(table["cloud_cover"]).view("<u4") ^ table["provider_xor"]
+    covers: npt.NDArray[np.float32] = bits.view("<f4")
+    return covers
+
+
+def with_covers(
+    table: npt.NDArray[np.void], covers: npt.NDArray[np.float32]
+) -> npt.NDArray[np.void]:
+    """Rows (ROW_DTYPE) that are served with other covers, as a new table with its checksums."""
+    own = provider_covers(table).view("<u4")
+    changed = table.copy()
+    changed["cloud_cover"] = np.where(np.isnan(covers), np.float32(math.nan), covers)
+    served = np.ascontiguousarray(changed["cloud_cover"]).view("<u4")
+    changed["provider_xor"] = own ^ served
+    raw = memoryview(changed.tobytes())
+    digest = xxhash.xxh3_64_intdigest
+    changed["checksum"] = [
+        digest(raw[start : start + _CHECKED_BYTES]) for start in range(0, len(raw), ROW_BYTES)
+    ]
+    return changed
+
+
 _STATISTICS = ("minimum", "maximum", "mean", "p01", "p99")
 
 
@@ -322,6 +355,22 @@ def details_group(value: bytes, key: TileKey | None = None) -> bytes:
     return _read_header(key, value)[5]
 
 
+def details_histograms(values: Sequence[bytes]) -> npt.NDArray[np.uint64]:
+    """(n, 101) histograms of packed details, each verified; all 0 where there is none."""
+    found = np.zeros((len(values), HISTOGRAM_BINS), dtype=np.uint64)
+    for i, value in enumerate(values):
+        flags, blocks, bands, *_ = _read_header(None, value)
+        if flags & HAS_HISTOGRAM:
+            found[i] = np.frombuffer(
+                value, "<u8", count=HISTOGRAM_BINS, offset=_histogram_start(blocks, bands)
+            )
+    return found
+
+
+def _histogram_start(blocks: int, bands: int) -> int:
+    return DETAILS_HEADER.size + blocks * BLOCK_DTYPE.itemsize + bands * 8 * len(_STATISTICS)
+
+
 def unpack_details(key: TileKey, value: bytes, group: Group) -> TileDetails:
     """Packed details as a value; the block table is a view on `value`, not a copy.
 
@@ -333,7 +382,8 @@ def unpack_details(key: TileKey, value: bytes, group: Group) -> TileDetails:
     numbers = np.frombuffer(value, "<f8", count=bands * len(_STATISTICS), offset=table_end)
     histogram = None
     if flags & HAS_HISTOGRAM:
-        bins = np.frombuffer(value, "<u8", count=HISTOGRAM_BINS, offset=table_end + numbers.nbytes)
+        start = _histogram_start(blocks, bands)
+        bins = np.frombuffer(value, "<u8", count=HISTOGRAM_BINS, offset=start)
         histogram = tuple(int(count) for count in bins)
     rows = numbers.reshape(bands, len(_STATISTICS)).tolist()
     return TileDetails(

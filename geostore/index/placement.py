@@ -7,22 +7,20 @@ and kept in an array beside the columns; a filter by slots is then one lookup a 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 
 import numpy as np
 import numpy.typing as npt
 
-from geostore.errors import CorruptDataError, InvalidInputError
+from geostore.errors import InvalidInputError
 from geostore.index.columns import Columns, Interner
 from geostore.index.environment import Databases, Transaction
 from geostore.index.face import NodesOfSlot
-from geostore.index.operations import read_record
+from geostore.index.operations import read_definition
 from geostore.ring import SLOTS_TOTAL, placement_key, slot_of
 
 __all__ = ["NO_SLOT", "NodeNames", "RowSlots", "read_placement", "slot_table"]
 
-DATASET_RECORDS = "dataset/"
 NO_SLOT = SLOTS_TOTAL
 """Stands for the slot of a row whose dataset has no definition here."""
 
@@ -39,19 +37,9 @@ def read_placement(
     Raises:
         CorruptDataError: the record does not read.
     """
-    record = read_record(txn, db, DATASET_RECORDS + dataset)
-    if record is None:
-        return None
-    try:
-        # What stands before the object is the node's mark, not ours to read.
-        definition = json.loads(record.value[record.value.index(b"{") :])
-        known, placement = definition["id"], definition["placement"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise CorruptDataError(
-            f"record {DATASET_RECORDS + dataset!r}: {record.value[:40]!r} is no dataset's"
-            f" definition: {error}"
-        ) from None
-    return placement if known == dataset_id and isinstance(placement, int) else None
+    definition = read_definition(txn, db, dataset_id, dataset)
+    placement = None if definition is None else definition["placement"]
+    return placement if isinstance(placement, int) else None
 
 
 def slot_table(slots: Iterable[int]) -> npt.NDArray[np.bool_]:

@@ -1,6 +1,6 @@
 """The values that pass between rooms. No I/O, no heavy imports."""
 
-from geostore.types.clouds import BitTest, CloudLayer
+from geostore.types.clouds import BitTest, CloudLayer, likelihood_cover
 from geostore.types.cluster import (
     CallContext,
     ClearRequest,
@@ -79,5 +79,6 @@ __all__ = [
     "TileRow",
     "TileSchema",
     "TimeSpan",
+    "likelihood_cover",
     "validate_name",
 ]

@@ -6,9 +6,12 @@ import re
 from dataclasses import dataclass
 from typing import Literal, Self
 
+import numpy as np
+import numpy.typing as npt
+
 from geostore.errors import InvalidInputError
 
-__all__ = ["BitTest", "CloudLayer"]
+__all__ = ["BitTest", "CloudLayer", "likelihood_cover"]
 
 BITS_MAX = 64
 
@@ -121,3 +124,25 @@ class CloudLayer:
         if match["least"]:
             return cls(match["band"], "likelihood", frozenset({int(match["least"])}))
         return cls(match["band"], "classes", frozenset(map(int, match["codes"].split(","))))
+
+
+def likelihood_cover(histograms: npt.NDArray[np.uint64], threshold: int) -> npt.NDArray[np.float32]:
+    """Percent of the pixels whose likelihood is `threshold` percent or more, one a histogram.
+
+    The same number, to the last bit, as counting the pixels themselves gives.
+
+    Args:
+        histograms: (n, 101) pixel counts by likelihood in percent.
+
+    Returns:
+        (n,), NaN for a histogram without pixels.
+
+    >>> likelihood_cover(np.eye(101, dtype=np.uint64)[[10, 60]], 50).tolist()
+    [0.0, 100.0]
+    """
+    totals = histograms.sum(axis=1).astype(np.float64)
+    cloudy = histograms[:, threshold:].sum(axis=1).astype(np.float64)
+    covers = np.full(len(histograms), np.nan, dtype=np.float32)
+    known = totals > 0
+    covers[known] = 100.0 * cloudy[known] / totals[known]
+    return covers

@@ -23,6 +23,7 @@ __all__ = [
 
 SchemeName = Literal["geohash", "quadtile"]
 Codec = Literal["fast", "small"]
+CloudMethod = Literal["provider", "likelihood"]
 Resampling = Literal["nearest", "bilinear", "cubic", "average", "mode", "lanczos"]
 
 NAME_LENGTH_MAX = 255
@@ -93,12 +94,19 @@ class ResolutionGroup:
 class CloudRule:
     """What a dataset calls cloud: the provider's mask, or likelihood >= threshold percent."""
 
-    method: Literal["provider", "likelihood"] = "provider"
+    method: CloudMethod = "provider"
     threshold: int = 50
+    """Percent; plays no part for the provider's mask."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.threshold <= 100:
-            raise InvalidInputError(f"cloud threshold {self.threshold}: expected 0..100 percent")
+        check_choice(self.method, CloudMethod, "cloud method")
+        if type(self.threshold) is not int or not 0 <= self.threshold <= 100:
+            raise InvalidInputError(
+                f"cloud threshold {self.threshold}: expected a whole percent, 0..100"
+            )
+
+    def __str__(self) -> str:
+        return self.method if self.method == "provider" else f"likelihood >= {self.threshold}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +131,8 @@ class DatasetDefinition:
     reader: str | None = None
     """The reader whose defaults were taken."""
     cloud_rule: CloudRule = CloudRule()
+    cloud_changes: int = 0
+    """How often the rule was changed: who is told an older one late knows it by this."""
     created_us: int = 0
 
     def __post_init__(self) -> None:
@@ -140,6 +150,8 @@ class DatasetDefinition:
                 f"placement {self.placement}: expected 1..{self.length or length_max}"
                 " (at most the cell length)"
             )
+        if self.cloud_changes < 0:
+            raise InvalidInputError(f"cloud_changes {self.cloud_changes}: expected 0 or more")
         resolutions = [group.resolution_m for group in self.groups]
         if sorted(set(resolutions)) != resolutions:
             raise InvalidInputError(
@@ -167,8 +179,14 @@ class DatasetDefinition:
         return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-able dict; `from_json` is its inverse."""
-        return asdict(self)
+        """A JSON-able dict; `from_json` is its inverse.
+
+        What was never changed is left out: an older geostore reads that definition, too.
+        """
+        value = asdict(self)
+        if not self.cloud_changes:
+            del value["cloud_changes"]
+        return value
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
@@ -176,6 +194,12 @@ class DatasetDefinition:
         value["groups"] = tuple(ResolutionGroup(**group) for group in value.get("groups", ()))
         value["cloud_rule"] = CloudRule(**value.get("cloud_rule", {}))
         return cls(**value)
+
+    def with_cloud_rule(self, rule: CloudRule) -> Self:
+        """The definition with another rule; itself where it is that rule already."""
+        if rule == self.cloud_rule:
+            return self
+        return replace(self, cloud_rule=rule, cloud_changes=self.cloud_changes + 1)
 
     def with_groups(
         self, *, length: int, placement: int, groups: tuple[ResolutionGroup, ...]

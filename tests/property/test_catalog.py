@@ -6,6 +6,7 @@ no code with the query room or the index.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import pickle
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, get_args
 
@@ -30,7 +32,7 @@ from hypothesis.stateful import (
 )
 
 from geostore.grid import Region, scheme
-from geostore.index import CatalogEntry, LmdbCatalog, memory, open_catalog
+from geostore.index import CatalogEntry, LmdbCatalog, RecordChange, memory, open_catalog
 from geostore.query import Cursor, Explain, PercentRange, Query, SortKey, merge_batches
 from geostore.types import BBox, TileKey, TileSchema, TimeSpan
 from tests.synthetic_tiles import make_entry, make_schema
@@ -55,6 +57,10 @@ SORTS: tuple[SortKey | None, ...] = (None, *get_args(SortKey))
 
 def float32(value: float) -> float:
     return float(struct.unpack("f", struct.pack("f", value))[0])
+
+
+def _as_stored(cover: float | None) -> float | None:
+    return None if cover is None else float32(cover)
 
 
 # ---------------------------------------------------------------- made-up stores
@@ -92,7 +98,30 @@ def random_entry(rng: random.Random, dataset: str, scene: str, version: str) -> 
         coverage=rng.choice([0.0, 33.3, 95.0, 100.0, rng.uniform(0, 100)]),
         cloud=rng.choice([None, 0.0, 20.0, 100.0, rng.uniform(0, 100)]),
         size=rng.randrange(1, 10_000),
+        histogram=_histogram(rng),
     )
+
+
+def _histogram(rng: random.Random) -> tuple[int, ...] | bool:
+    """Pixels by cloud likelihood, of a tile that has it."""
+    if rng.random() < 0.4:
+        return False
+    counts = [0] * 101
+    for _ in range(rng.choice([1, 3, 101])):
+        counts[rng.randrange(101)] += rng.choice([1, 7, 262_144])
+    return tuple(counts)
+
+
+def served(entry: CatalogEntry, threshold: int | None) -> CatalogEntry:
+    """An entry under a cloud rule: likelihood of at least so many percent; None: the provider's."""
+    if threshold is None:
+        return entry
+    cover, method = None, None
+    histogram = entry.meta.cloud_histogram
+    if histogram is not None:
+        cloudy = sum(histogram[percent] for percent in range(101) if percent >= threshold)
+        cover, method = 100 * cloudy / sum(histogram), f"likelihood >= {threshold}"
+    return replace(entry, meta=replace(entry.meta, cloud_cover=cover, cloud_method=method))
 
 
 # ---------------------------------------------------------------- brute force
@@ -429,7 +458,7 @@ def test_nodes_merged_answer_as_one(
 
 
 class CatalogMachine(RuleBasedStateMachine):
-    """Stages, publishes, replaces, removes, rebuilds and reopens at random.
+    """Stages, publishes, replaces, removes, reclouds, rebuilds and reopens at random.
 
     The same questions go to a second process, which follows by what it reads in the file.
     """
@@ -443,6 +472,8 @@ class CatalogMachine(RuleBasedStateMachine):
         self.catalog = open_catalog(self.directory, writable=True, map_bytes=1 << 20)
         self.published: dict[TileKey, CatalogEntry] = {}
         self.staged: dict[TileKey, CatalogEntry] = {}
+        self.thresholds: dict[str, int | None] = {}
+        """By dataset: the cloud rule that was set last."""
 
     def teardown(self) -> None:
         self.follower.forget(self.directory)
@@ -517,9 +548,34 @@ class CatalogMachine(RuleBasedStateMachine):
             list(self.published.values()), list(self.staged.values())
         ) == len(self.published)
 
+    def _served(self) -> list[CatalogEntry]:
+        return [
+            served(entry, self.thresholds.get(entry.meta.dataset))
+            for entry in self.published.values()
+        ]
+
+    @rule(
+        dataset=st.sampled_from(sorted(DATASETS)),
+        threshold=st.none() | st.sampled_from([0, 1, 50, 99, 100]) | st.integers(0, 100),
+    )
+    def recloud(self, dataset: str, threshold: int | None) -> None:
+        name = f"dataset/{dataset}"
+        rule = {} if threshold is None else {"method": "likelihood", "threshold": threshold}
+        value = {"id": f"id-{dataset}", "placement": 3, "cloud_rule": rule}
+        record = self.catalog.record_get(name)
+        before = {entry.meta.key: entry.meta.cloud_cover for entry in self._served()}
+        self.thresholds[dataset] = threshold
+        after = {entry.meta.key: entry.meta.cloud_cover for entry in self._served()}
+        _, changed = self.catalog.change_definition(
+            RecordChange(
+                name, 0 if record is None else record.revision, b"S" + json.dumps(value).encode()
+            )
+        )
+        assert len(changed) == sum(_as_stored(before[k]) != _as_stored(after[k]) for k in after)
+
     @rule()
     def follow(self) -> None:
-        expected = brute_force(list(self.published.values()), Query())
+        expected = brute_force(self._served(), Query())
         assert self.follower.ask(self.directory, Query()) == expected
 
     @rule()
@@ -531,14 +587,23 @@ class CatalogMachine(RuleBasedStateMachine):
     @rule(seed=st.integers(0, 2**32))
     def ask(self, seed: int) -> None:
         rng = random.Random(seed)
-        entries = list(self.published.values())
+        entries = self._served()
         for _ in range(5):
             q = random_query(rng, entries, 0.3)
             agree(self.catalog, entries, q, 7)
             assert self.follower.ask(self.directory, q) == brute_force(entries, q)
-        key = rng.choice(sorted(self.published))
-        assert self.catalog.details(key).checksum == self.published[key].checksum
-        assert self.catalog.tile(key).key == key
+        entry = rng.choice(entries)
+        key = entry.meta.key
+        details = self.catalog.details(key)
+        assert details.checksum == entry.checksum
+        assert (details.cloud_method, details.cloud_histogram) == (
+            entry.meta.cloud_method,
+            entry.meta.cloud_histogram,
+        )
+        row = self.catalog.tile(key)
+        assert (row.key, row.cloud_cover) == (key, _as_stored(entry.meta.cloud_cover))
+        provided = self.published[key].meta.cloud_cover
+        assert self.catalog.provider_cover(key) == _as_stored(provided)
 
     @invariant()
     def holds(self) -> None:
