@@ -63,15 +63,13 @@ _NEEDED = ("B01", "B02", "B04", "B05", "B08", "B8A", "B09", "B10", "B11", "B12")
 _SAME_CORNER_PX = 1e-6
 
 
-def check_detector(name: str | None) -> None:
+def check_detector(name: str) -> None:
     """Refuse a detector that there is not, or that is not installed, before anything is read.
 
     Raises:
         InvalidInputError: no such detector.
         MissingDependencyError: its package is absent.
     """
-    if name is None:
-        return
     if name not in DETECTORS:
         raise InvalidInputError(f"clouds {name!r}: expected one of {', '.join(DETECTORS)}")
     _classifier()
@@ -274,7 +272,7 @@ class DetectedLikelihood:
         self._strips.clear()
 
 
-def detect_clouds(scene: Scene, detector: str | None) -> Scene:
+def detect_clouds(scene: Scene, detector: str) -> Scene:
     """The scene with the band that `detector` makes, and with clouds told by it.
 
     A scene that lacks one of the ten bands is given back as it is, with a property that says
@@ -285,7 +283,7 @@ def detect_clouds(scene: Scene, detector: str | None) -> Scene:
         UnreadableSourceError: the bands' grids do not fit together.
     """
     check_detector(detector)
-    if detector is None or scene.likelihood_band is not None:
+    if scene.likelihood_band is not None:
         return scene
     bands = [band for name in _NEEDED if (band := scene.band(name)) is not None]
     if len(bands) < len(_NEEDED):

@@ -94,7 +94,8 @@ class Sentinel2Reader:
 
     def open(self, source: Source, options: ReadOptions) -> list[Scene]:
         """One scene a granule; `options.time` counts where there is no XML to state one."""
-        check_detector(options.clouds)
+        if options.clouds is not None:
+            check_detector(options.clouds)
         names = source.names()
         products = [
             Product(match["root"] or "", name)
@@ -111,6 +112,8 @@ class Sentinel2Reader:
                     f" MTD_MSI{self.level}.xml beside GRANULE"
                 )
             scenes = open_band_files(self.name, source, files, options)
+        if options.clouds is None:
+            return scenes
         return [detect_clouds(scene, options.clouds) for scene in scenes]
 
     def _open(self, source: Source, product: Product) -> list[Scene]:
