@@ -180,34 +180,42 @@ class CoarseBand:
         if bottom <= top:
             return np.zeros(shape), np.zeros(shape, bool)
         data, valid = self._source.read(top, 0, bottom - top, source.width)
-        sums = np.empty(shape)
-        areas = np.empty(shape)
-        insides = np.empty(shape)
+        sums = np.zeros((last - first, source.width))
+        seen = np.zeros((last - first, source.width))
+        heights = np.zeros((last - first, 1))
         for row in range(first, last):
             begin = max(int(row * cell // pixel), top)
             end = min(math.ceil((row + 1) * cell / pixel), bottom)
-            at = np.arange(begin, end)
+            at = np.arange(begin, end)[:, np.newaxis]
             weights = np.minimum((at + 1) * pixel, (row + 1) * cell) - np.maximum(
                 at * pixel, row * cell
             )
-            weights = np.maximum(weights, 0.0)[:, np.newaxis]
+            weights = np.maximum(weights, 0.0)
             part = slice(begin - top, end - top)
-            seen = np.ones((end - begin, source.width), bool) if valid is None else valid[part]
-            sums[row - first] = self._across((data[part] * weights).sum(axis=0, where=seen))
-            areas[row - first] = self._across((seen * weights).sum(axis=0))
-            insides[row - first] = self._across(np.full(source.width, weights.sum()))
+            heights[row - first] = weights.sum()
+            if valid is None:
+                sums[row - first] = (data[part] * weights).sum(axis=0)
+            else:
+                seen_weights = valid[part] * weights
+                sums[row - first] = (data[part] * seen_weights).sum(axis=0)
+                seen[row - first] = seen_weights.sum(axis=0)
+        insides = heights * self._across(np.ones((1, source.width)))
+        areas = insides if valid is None else self._across(seen)
         known = (areas >= MEASURED_SHARE_MIN * insides) & (areas > 0.0)
-        return np.divide(sums, areas, out=np.zeros(shape), where=known), known
+        return np.divide(self._across(sums), areas, out=np.zeros(shape), where=known), known
 
-    def _across(self, values: _Floats) -> _Floats:
-        """Integrals of a row of pixel columns over the columns of cells."""
+    def _across(self, rows: _Floats) -> _Floats:
+        """Integrals of rows of pixels over the columns of cells."""
         pixel, cell = self._pixel_m, self._cell_m
-        upto = np.concatenate(([0.0], np.cumsum(values * pixel)))
+        columns = rows.shape[1]
+        upto = np.zeros((rows.shape[0], columns + 1))
+        np.cumsum(rows * pixel, axis=1, out=upto[:, 1:])
         edges = np.arange(self._grid.width + 1) * cell
-        whole = np.minimum((edges // pixel).astype(np.intp), values.size)
-        rest = np.where(whole < values.size, edges - whole * pixel, 0.0)
-        at_edges = upto[whole] + rest * np.append(values, 0.0)[whole]
-        return np.diff(at_edges)
+        whole = np.minimum((edges // pixel).astype(np.intp), columns)
+        inside = whole < columns
+        rest = np.where(inside, edges - whole * pixel, 0.0)
+        at_edges = upto[:, whole] + rest * rows[:, np.where(inside, whole, 0)]
+        return np.diff(at_edges, axis=1)
 
 
 class DetectedLikelihood:
