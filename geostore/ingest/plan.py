@@ -298,6 +298,7 @@ def _extent_of(grid: SourceGrid) -> tuple[object, ...]:
     a, b, c, d, e, f = grid.transform
     return (
         grid.crs_wkt,
+        grid.control,
         c,
         f,
         round(c + a * grid.width + b * grid.height, 6),

@@ -17,7 +17,9 @@ import shapely
 from pyproj import CRS, Transformer
 
 from geostore.errors import UnreadableSourceError
-from geostore.grid import METRES_PER_DEGREE, Region, pixel_size_m
+from geostore.grid import METRES_PER_DEGREE, Region
+from geostore.raster.control_points import ControlFit, fit_control_points
+from geostore.raster.positions import native_pixel_size_m
 from geostore.raster.projection import parse_crs, project, transformer
 from geostore.raster.source import SourceGrid
 
@@ -49,23 +51,28 @@ class _Placed:
     from_globe: Transformer
     pixel_deg: float
     """The shorter side of a pixel, degrees of latitude."""
+    fit: ControlFit | None
+    """What places the pixels in place of a transform."""
 
     @classmethod
     def of(cls, grid: SourceGrid) -> _Placed:
         crs = parse_crs(grid.crs_wkt)
         to_globe = transformer(grid.crs_wkt, "EPSG:4326")
         from_globe = transformer("EPSG:4326", grid.crs_wkt)
-        factor = 1.0 if crs.is_geographic else crs.axis_info[0].unit_conversion_factor
-        size_m = pixel_size_m(
-            grid.transform, is_geographic=crs.is_geographic, metres_per_unit=factor
-        )
-        return cls(grid, crs, to_globe, from_globe, size_m / METRES_PER_DEGREE)
+        fit = None
+        if grid.control:
+            fit = fit_control_points(grid.control, grid.crs_wkt, grid.height, grid.width)
+        pixel_deg = native_pixel_size_m(grid) / METRES_PER_DEGREE
+        return cls(grid, crs, to_globe, from_globe, pixel_deg, fit)
 
     def lonlat(self, columns: Floats, rows: Floats) -> tuple[Floats, Floats]:
         """Longitudes and latitudes, degrees; both NaN where PROJ finds no place."""
-        a, b, c, d, e, f = self.grid.transform
-        x = a * columns + b * rows + c
-        y = d * columns + e * rows + f
+        if self.fit is not None:
+            x, y = self.fit.to_ground(columns, rows)
+        else:
+            a, b, c, d, e, f = self.grid.transform
+            x = a * columns + b * rows + c
+            y = d * columns + e * rows + f
         if self.crs.is_geographic:
             # The margin may reach past a pole; latitudes there are not places.
             quarter = 90.0 * np.radians(1.0) / self.crs.axis_info[0].unit_conversion_factor
@@ -83,10 +90,7 @@ class _Placed:
         x, y = self.from_globe.transform(0.0, latitude)
         if not (np.isfinite(x) and np.isfinite(y)):
             return None
-        a, b, c, d, e, f = self.grid.transform
-        determinant = a * e - b * d
-        column = (e * (x - c) - b * (y - f)) / determinant
-        row = (a * (y - f) - d * (x - c)) / determinant
+        column, row = self._pixel(x, y)
         inside = (
             -MARGIN_PX <= column <= self.grid.width + MARGIN_PX
             and -MARGIN_PX <= row <= self.grid.height + MARGIN_PX
@@ -94,6 +98,16 @@ class _Placed:
         # Some projections send the pole somewhere from where there is no way back.
         back = self.to_globe.transform(x, y)[1]
         return (column, row) if inside and abs(back - latitude) < 1e-6 else None
+
+    def _pixel(self, x: float, y: float) -> tuple[float, float]:
+        if self.fit is not None:
+            columns, rows = self.fit.to_pixels(np.array([x]), np.array([y]))
+            return float(columns[0]), float(rows[0])
+        a, b, c, d, e, f = self.grid.transform
+        determinant = a * e - b * d
+        column = (e * (x - c) - b * (y - f)) / determinant
+        row = (a * (y - f) - d * (x - c)) / determinant
+        return column, row
 
 
 def footprint(grid: SourceGrid) -> Region:

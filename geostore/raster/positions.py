@@ -20,14 +20,22 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from pyproj import CRS, Transformer
+from pyproj import Transformer
 
 from geostore.errors import UnreadableSourceError
 from geostore.grid import LatticeWindow, pixel_size_m
-from geostore.raster.projection import parse_crs, project, transformer
+from geostore.raster.control_points import ControlFit, fit_control_points
+from geostore.raster.projection import parse_crs, project, transformer, whole_turn
 from geostore.raster.source import SourceGrid
 
-__all__ = ["TOLERANCE_PX", "SourceWindow", "native_pixel_size_m", "positions", "source_window"]
+__all__ = [
+    "TOLERANCE_PX",
+    "SourceWindow",
+    "longitude_shift",
+    "native_pixel_size_m",
+    "positions",
+    "source_window",
+]
 
 TOLERANCE_PX = 1e-6
 """Largest accepted distance, in source pixels, from PROJ's own answer at the check points."""
@@ -97,6 +105,8 @@ class _Mapping:
     window: _Transform
     inverse: _Transform
     shift_x: float = 0.0
+    fit: ControlFit | None = None
+    """In place of `inverse`, where the source is placed by control points."""
 
     def __call__(self, columns: _Floats, rows: _Floats) -> tuple[_Floats, _Floats]:
         a, b, c, d, e, f = self.window
@@ -106,6 +116,8 @@ class _Mapping:
             x, y = project(self.way, x, y)
         if self.shift_x:
             x = x + self.shift_x
+        if self.fit is not None:
+            return self.fit.to_pixels(x, y)
         a, b, c, d, e, f = self.inverse
         with np.errstate(invalid="ignore"):  # PROJ answers inf where it has no answer
             return a * x + b * y + c, d * x + e * y + f
@@ -121,20 +133,40 @@ def _invert(transform: _Transform) -> _Transform:
 
 
 def native_pixel_size_m(grid: SourceGrid) -> float:
-    """A raster's pixel size in metres, the shorter side; one degree is 111,319.49 m."""
+    """A raster's pixel size in metres, the shorter side; one degree is 111,319.49 m.
+
+    Where control points place the raster: in its middle, and degrees of longitude count by
+    their length there, since the shorter side of slanting pixels is neither width nor height.
+    """
     crs = parse_crs(grid.crs_wkt)
+    a, b, c, d, e, f = grid.transform
     if crs.is_geographic:
-        return pixel_size_m(grid.transform, True)
+        if grid.control:
+            latitude = d * grid.width / 2 + e * grid.height / 2 + f
+            shrink = float(np.cos(2.0 * np.pi / whole_turn(crs) * latitude))
+            a, b = a * shrink, b * shrink
+        return pixel_size_m((a, b, c, d, e, f), True)
     factor = float(crs.axis_info[0].unit_conversion_factor) if crs.axis_info else 1.0
     return pixel_size_m(grid.transform, False, factor or 1.0)
 
 
-def _turn(crs: CRS) -> float:
-    """A whole turn in the CRS's longitude unit, or 0 where x is not a longitude."""
-    if not crs.is_geographic:
+def longitude_shift(window: LatticeWindow, grid: SourceGrid) -> float:
+    """What brings a window's longitudes to the raster's: whole turns, since rasters may count
+    longitude 0..360, or go on past 180. 0 where x is no longitude.
+    """
+    target = parse_crs(grid.crs_wkt)
+    turn = whole_turn(target)
+    if not turn:
         return 0.0
-    factor = float(crs.axis_info[0].unit_conversion_factor)  # radians a unit
-    return 2.0 * np.pi / factor if factor > 0 else 0.0
+    same = parse_crs(window.crs).equals(target, ignore_axis_order=True)
+    way = None if same else transformer(window.crs, grid.crs_wkt)
+    probe = _Mapping(way, window.transform, (1.0, 0.0, 0.0, 0.0, 1.0, 0.0))
+    x, _y = probe(np.array([window.width / 2]), np.array([window.height / 2]))
+    a, b, c, *_ = grid.transform
+    middle = c + a * grid.width / 2 + b * grid.height / 2
+    if not np.isfinite(x[0]):
+        return 0.0
+    return -turn * float(np.floor((x[0] - middle + turn / 2) / turn))
 
 
 def _mapping(window: LatticeWindow, grid: SourceGrid) -> tuple[_Mapping, bool]:
@@ -143,18 +175,14 @@ def _mapping(window: LatticeWindow, grid: SourceGrid) -> tuple[_Mapping, bool]:
     same = parse_crs(window.crs).equals(target, ignore_axis_order=True)
     way = None if same else transformer(window.crs, grid.crs_wkt)
     inverse = _invert(grid.transform)
-    shift = 0.0
-    turn = _turn(target)
-    a, b, c, d, *_ = grid.transform
-    if turn:
-        # Rasters may count longitude 0..360: move the window by whole turns to the raster.
-        probe = _Mapping(way, window.transform, (1.0, 0.0, 0.0, 0.0, 1.0, 0.0))
-        x, _y = probe(np.array([window.width / 2]), np.array([window.height / 2]))
-        middle = c + a * grid.width / 2 + b * grid.height / 2
-        if np.isfinite(x[0]):
-            shift = -turn * float(np.floor((x[0] - middle + turn / 2) / turn))
+    fit = None
+    if grid.control:
+        fit = fit_control_points(grid.control, grid.crs_wkt, grid.height, grid.width)
+    shift = longitude_shift(window, grid)
+    turn = whole_turn(target)
+    a, b, _, d, *_ = grid.transform
     around = bool(turn) and b == 0.0 and d == 0.0 and abs(abs(a) * grid.width - turn) < abs(a) / 2
-    return _Mapping(way, window.transform, inverse, shift), around
+    return _Mapping(way, window.transform, inverse, shift, fit), around and fit is None
 
 
 def _evaluate(nodes: _Floats, out: _Floats) -> None:

@@ -12,7 +12,7 @@ from pyproj.exceptions import CRSError, ProjError
 
 from geostore.errors import UnreadableSourceError
 
-__all__ = ["parse_crs", "project", "transformer"]
+__all__ = ["parse_crs", "project", "transformer", "whole_turn"]
 
 _Floats = npt.NDArray[np.float64]
 _TRANSFORMERS_KEPT = 64
@@ -30,6 +30,14 @@ def parse_crs(text: str) -> CRS:
         return CRS.from_user_input(text)
     except CRSError as error:
         raise UnreadableSourceError(f"CRS {text[:120]!r}: PROJ cannot use it ({error})") from error
+
+
+def whole_turn(crs: CRS) -> float:
+    """A whole turn in the CRS's longitude unit, or 0 where x is not a longitude."""
+    if not crs.is_geographic:
+        return 0.0
+    factor = float(crs.axis_info[0].unit_conversion_factor)  # radians a unit
+    return 2.0 * np.pi / factor if factor > 0 else 0.0
 
 
 def transformer(source_crs: str, target_crs: str) -> Transformer:

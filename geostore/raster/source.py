@@ -30,6 +30,7 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from geostore.errors import InternalError, InvalidInputError, UnreadableSourceError
+from geostore.raster.control_points import ControlPoint, fit_control_points
 from geostore.raster.imagine import imagine_structure
 
 __all__ = [
@@ -162,7 +163,9 @@ class SourceGrid:
 
     `transform` is (a, b, c, d, e, f): x = a*column + b*row + c, y = d*column + e*row + f,
     of a pixel's upper-left corner, in units of the CRS. `crs_wkt` is empty where the file
-    states no CRS. Blocks are what the file compresses as one: decode whole ones.
+    states no CRS. Blocks are what the file compresses as one: decode whole ones. Where there
+    are control points they place the pixels, and `transform` is only near them, in the
+    raster's middle.
     """
 
     crs_wkt: str
@@ -171,6 +174,7 @@ class SourceGrid:
     width: int
     block_height: int
     block_width: int
+    control: tuple[ControlPoint, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,6 +214,8 @@ class RasterHeader:
     width: int
     bands: tuple[BandHeader, ...]
     tags: dict[str, str] = field(default_factory=dict)
+    control: tuple[ControlPoint, ...] = ()
+    """The ground control points, where nothing else places the raster; in `crs_wkt`."""
 
 
 def _exact_nodata(value: float | int | None, dtype: str) -> float | int | None:
@@ -278,13 +284,16 @@ def _raster_header(dataset: Any, path: str) -> RasterHeader:
     if dataset.driver == "HFA" and not path.startswith("/vsi"):
         structure = imagine_structure(path)
     names = structure.class_names if structure is not None else ()
-    gcps = dataset.gcps[0]
+    gcps, gcps_crs = dataset.gcps
+    has_transform = not dataset.transform.is_identity
+    placed_by_gcps = bool(gcps) and not has_transform
+    crs = gcps_crs if placed_by_gcps else dataset.crs
     transform = tuple(float(value) for value in dataset.transform[:6])
     return RasterHeader(
         driver=dataset.driver,
-        crs_wkt=dataset.crs.to_wkt() if dataset.crs else "",
+        crs_wkt=crs.to_wkt() if crs else "",
         transform=transform,  # type: ignore[arg-type]  # six by slicing
-        has_transform=not dataset.transform.is_identity,
+        has_transform=has_transform,
         has_gcps=bool(gcps),
         has_rpcs=dataset.rpcs is not None,
         height=int(dataset.height),
@@ -294,6 +303,11 @@ def _raster_header(dataset: Any, path: str) -> RasterHeader:
             for index in range(dataset.count)
         ),
         tags=dict(dataset.tags()),
+        control=tuple(
+            ControlPoint(float(p.col), float(p.row), float(p.x), float(p.y)) for p in gcps
+        )
+        if placed_by_gcps
+        else (),
     )
 
 
@@ -504,11 +518,12 @@ class RasterBand:
         self.nodata = about.nodata if nodata is None else _exact_nodata(nodata, about.dtype)
         self.grid = SourceGrid(
             header.crs_wkt,
-            header.transform,
+            _near_transform(header, self.name),
             header.height,
             header.width,
             about.block_height,
             about.block_width,
+            header.control,
         )
         self._has_mask = about.has_mask and not ignore_mask
         colors = [one.color for one in header.bands]
@@ -576,6 +591,19 @@ class RasterBand:
         if not self._closed:
             self._closed = True
             self._file.close()
+
+
+def _near_transform(
+    header: RasterHeader, name: str
+) -> tuple[float, float, float, float, float, float]:
+    """The file's transform, or the one nearest to what its control points say."""
+    if not (header.control and header.crs_wkt):
+        return header.transform
+    try:
+        fit = fit_control_points(header.control, header.crs_wkt, header.height, header.width)
+    except UnreadableSourceError as error:
+        raise UnreadableSourceError(f"{name}: {error}") from error
+    return fit.transform
 
 
 def _valid_values(

@@ -1,4 +1,4 @@
-"""Any raster with a CRS and a transform: GeoTIFF, COG, JPEG 2000, Erdas Imagine.
+"""Any raster with a CRS and a transform or control points: GeoTIFF, COG, JPEG 2000, Erdas Imagine.
 
 Claims what no other reader does. In an archive every raster file is a scene of its own.
 """
@@ -8,24 +8,25 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from pyproj import CRS, Transformer
-from pyproj.exceptions import CRSError, ProjError
+import numpy as np
+from pyproj import CRS
 
 from geostore.errors import UnreadableSourceError
-from geostore.grid import pixel_size_m
+from geostore.raster.control_points import fit_control_points
+from geostore.raster.positions import native_pixel_size_m
+from geostore.raster.projection import parse_crs, project, transformer
 from geostore.scenes.scene import ReaderDefaults, ReadOptions, Scene, SceneBand
-from geostore.types import BandInfo, BandRole, TimeSpan
-from geostore.types.geo import us_from_datetime
+from geostore.scenes.times import time_from_name, time_from_tags
+from geostore.types import BandInfo, BandRole
 
 if TYPE_CHECKING:
-    from geostore.raster import BandHeader, RasterFile, RasterHeader
+    from geostore.raster import BandHeader, RasterFile, RasterHeader, SourceGrid
     from geostore.scenes.source import Source
 
-__all__ = ["GeotiffReader", "time_from_name", "time_from_tags"]
+__all__ = ["GeotiffReader"]
 
 _MAGIC = (
     b"II*\0",
@@ -70,29 +71,14 @@ _COMMON_NAMES = frozenset(
 _BAND_NAME = re.compile(r"^[A-Za-z][A-Za-z0-9._-]{0,63}$")
 _SCENE_CHARACTERS = re.compile(r"[^A-Za-z0-9._-]+")
 
+_CURE_OF_NO_CRS = "gdal_edit.py -a_srs sets one"
+_CURE_OF_RPCS = "gdalwarp -rpc places it"
+
 TAGS_MAX = 64
 TAG_CHARACTERS_MAX = 512
 STEM_CHARACTERS_MAX = 200
-
-_YEARS = range(1930, 2100)
-_SEPARATED = re.compile(r"(?<!\d)(\d{4})([-_])(\d{2})\2(\d{2})(?!\d)")
-_COMPACT = re.compile(r"(?<!\d)(\d{4})(\d{2})(\d{2})(?:T(\d{2})(\d{2})(\d{2})(?!\d)|(?!\d))")
-_TAG_TIME = re.compile(
-    r"^\s*(\d{4})[:-](\d{2})[:-](\d{2})(?:[ T](\d{2}):(\d{2}):(\d{2})(?:\.(\d{1,9}))?"
-    r"\s*(Z|[+-]\d{2}:?\d{2})?)?\s*$"
-)
-# Whole times first; TIFFTAG_DATETIME last, which many programs set to when they ran.
-_TIME_TAGS = (
-    "ACQUISITIONDATETIME",
-    "ACQUISITION_DATETIME",
-    "SENSING_TIME",
-    "DATETIME",
-    "TIME_COVERAGE_START",
-    "ACQUISITIONDATE",
-    "ACQUISITION_DATE",
-    "DATE_ACQUIRED",
-    "TIFFTAG_DATETIME",
-)
+CLASSES_MAX = 256
+"""Names and colours of more classes are left out: they are kept with every tile."""
 
 
 class GeotiffReader:
@@ -129,18 +115,16 @@ class GeotiffReader:
 
 def _open_raster(reader: str, source: Source, member: str, options: ReadOptions) -> Scene:
     file = source.raster(member)
-    crs = _checked_crs(file)
     header = file.header
-    resolution_m = pixel_size_m(
-        header.transform,
-        is_geographic=crs.is_geographic,
-        metres_per_unit=1.0 if crs.is_geographic else crs.axis_info[0].unit_conversion_factor,
-    )
+    crs = _checked_crs(file)
     # First, since opening a band says which file has a dtype that cannot be stored.
     opened = {number: source.band(member, number) for number in _pixel_bands(header)}
-    bands = [SceneBand(info, opened[number]) for number, info in _band_infos(header, resolution_m)]
-    if not bands:
+    if not opened:
         raise UnreadableSourceError(f"{file.name}: no band besides a mask")
+    grid = next(iter(opened.values())).grid
+    _check_place(file.name, crs, grid)
+    resolution_m = native_pixel_size_m(grid)
+    bands = [SceneBand(info, opened[number]) for number, info in _band_infos(header, resolution_m)]
     span = options.time or time_from_tags(header.tags) or time_from_name(member)
     stem = _SCENE_CHARACTERS.sub("_", PurePosixPath(member).stem)[:STEM_CHARACTERS_MAX]
     properties: dict[str, Any] = {
@@ -148,6 +132,7 @@ def _open_raster(reader: str, source: Source, member: str, options: ReadOptions)
         "height": header.height,
         "width": header.width,
         "crs": _short_crs(crs),
+        "control_points": _control_points(grid),
         "tags": _short_tags(header.tags),
     }
     folder = member.rpartition("/")[0]
@@ -171,17 +156,12 @@ def _checked_crs(file: RasterFile) -> CRS:
         UnreadableSourceError: no CRS or transform, or none that PROJ can use.
     """
     header = file.header
-    if header.has_gcps and not header.has_transform:
-        raise UnreadableSourceError(
-            f"{file.name}: placed by ground control points only; expected a CRS and a"
-            " transform (gdalwarp makes such a file)"
-        )
     if not header.crs_wkt:
         raise UnreadableSourceError(
-            f"{file.name}: no CRS; expected a raster that says where it lies"
-            " (gdal_edit.py -a_srs sets one)"
+            f"{file.name}: {'RPCs but ' if header.has_rpcs else ''}no CRS; expected a raster that"
+            f" says where it lies ({_CURE_OF_RPCS if header.has_rpcs else _CURE_OF_NO_CRS})"
         )
-    if not header.has_transform:
+    if not (header.has_transform or header.control):
         raise UnreadableSourceError(f"{file.name}: no geotransform; expected one")
     a, b, _, d, e, _ = header.transform
     if not all(math.isfinite(value) for value in header.transform) or a * e == b * d:
@@ -189,30 +169,46 @@ def _checked_crs(file: RasterFile) -> CRS:
             f"{file.name}: geotransform {header.transform} maps no area; expected one that does"
         )
     try:
-        crs = CRS.from_wkt(header.crs_wkt)
-        transformer = Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
-    except (CRSError, ProjError) as error:
+        transformer(header.crs_wkt, "EPSG:4326")
+        return parse_crs(header.crs_wkt)
+    except UnreadableSourceError as error:
         raise UnreadableSourceError(
-            f"{file.name}: PROJ cannot use its CRS {header.crs_wkt[:80]!r}; expected one that"
-            f" leads to longitude and latitude ({str(error)[:300]})"
+            f"{file.name}: {str(error)[:400]}; expected a CRS that leads to longitude and latitude"
         ) from error
-    if not _any_finite(transformer, header):
+
+
+def _check_place(name: str, crs: CRS, grid: SourceGrid) -> None:
+    """That PROJ places any of 33 x 33 points spread over the raster.
+
+    Raises:
+        UnreadableSourceError: it places none.
+    """
+    columns, rows = np.meshgrid(np.linspace(0, grid.width, 33), np.linspace(0, grid.height, 33))
+    if grid.control:
+        fit = fit_control_points(grid.control, grid.crs_wkt, grid.height, grid.width)
+        x, y = fit.to_ground(columns, rows)
+    else:
+        a, b, c, d, e, f = grid.transform
+        x, y = a * columns + b * rows + c, d * columns + e * rows + f
+    lon, lat = project(transformer(grid.crs_wkt, "EPSG:4326"), x, y)
+    if not (np.isfinite(lon) & (np.abs(lat) <= 90.0)).any():
         raise UnreadableSourceError(
-            f"{file.name}: PROJ places none of its pixels on the globe; CRS"
-            f" {_short_crs(crs)}, geotransform {header.transform}"
+            f"{name}: PROJ places none of its pixels on the globe; CRS {_short_crs(crs)},"
+            f" geotransform {grid.transform}"
         )
-    return crs
 
 
-def _any_finite(transformer: Transformer, header: RasterHeader) -> bool:
-    """Whether PROJ places any of 33 x 33 points spread over the raster."""
-    a, b, c, d, e, f = header.transform
-    columns = [header.width * step / 32 for step in range(33)]
-    rows = [header.height * step / 32 for step in range(33)]
-    xs = [a * column + b * row + c for row in rows for column in columns]
-    ys = [d * column + e * row + f for row in rows for column in columns]
-    lons, lats = transformer.transform(xs, ys)
-    return any(math.isfinite(lon) and abs(lat) <= 90.0 for lon, lat in zip(lons, lats, strict=True))
+def _control_points(grid: SourceGrid) -> dict[str, Any]:
+    """How control points place a raster, and how well: what a user needs to judge it by."""
+    if not grid.control:
+        return {}
+    fit = fit_control_points(grid.control, grid.crs_wkt, grid.height, grid.width)
+    return {
+        "points": fit.points,
+        "method": fit.method,
+        "polynomial_error_rms_px": round(fit.error_rms_px, 3),
+        "polynomial_error_max_px": round(fit.error_max_px, 3),
+    }
 
 
 def _short_crs(crs: CRS) -> str:
@@ -258,8 +254,25 @@ def _band_infos(header: RasterHeader, resolution_m: float) -> Iterator[tuple[int
                 unit=band.unit,
                 description=None if band.description is None else band.description[:500],
                 native_resolution_m=resolution_m,
+                class_names=_class_names(band),
+                class_colors=_class_colors(band),
             ),
         )
+
+
+def _class_names(band: BandHeader) -> dict[str, str]:
+    names = sorted(band.class_names.items())[:CLASSES_MAX]
+    return {str(code): name[:TAG_CHARACTERS_MAX] for code, name in names}
+
+
+def _class_colors(band: BandHeader) -> dict[str, str]:
+    """The colour table's entries that were set: a file has all 256, most of them black."""
+    colors = {
+        code: f"#{red:02x}{green:02x}{blue:02x}"
+        for code, (red, green, blue, _) in sorted(band.palette.items())
+        if code in band.class_names or (red, green, blue) != (0, 0, 0)
+    }
+    return {str(code): color for code, color in list(colors.items())[:CLASSES_MAX]}
 
 
 def _common_name(band: BandHeader) -> str | None:
@@ -267,80 +280,3 @@ def _common_name(band: BandHeader) -> str | None:
         if text and text.strip().lower() in _COMMON_NAMES:
             return text.strip().lower()
     return None
-
-
-def _day(year: int, month: int, day: int) -> TimeSpan | None:
-    """The whole day; None where there is no such day or no satellite could have seen it."""
-    if year not in _YEARS:
-        return None
-    try:
-        start = datetime(year, month, day, tzinfo=UTC)
-    except ValueError:
-        return None
-    start_us = us_from_datetime(start)
-    return TimeSpan(start_us, start_us + 86_400_000_000 - 1)
-
-
-def _instant(day: TimeSpan | None, hour: int, minute: int, second: int) -> TimeSpan | None:
-    if day is None or day.start_us is None or hour > 23 or minute > 59 or second > 60:
-        return None
-    start_us = day.start_us + (hour * 3600 + minute * 60 + second) * 1_000_000
-    return TimeSpan(start_us, start_us)
-
-
-def time_from_name(name: str) -> TimeSpan | None:
-    """The first date or time in a file's name: a day is its whole span.
-
-    Understands 20150926, 2015-09-26, 2015_09_26 and 20150926T101112, each not part of a
-    longer number, in the years 1930 to 2099.
-
-    >>> time_from_name("m_4709963_se_14_1_20150926.tif") == TimeSpan.parse("2015-09-26")
-    True
-    """
-    stem = PurePosixPath(name).stem
-    found = [
-        *((match.start(), match, (1, 3, 4)) for match in _SEPARATED.finditer(stem)),
-        *((match.start(), match, (1, 2, 3)) for match in _COMPACT.finditer(stem)),
-    ]
-    for _, match, (year, month, day) in sorted(found, key=lambda one: one[0]):
-        span = _day(int(match[year]), int(match[month]), int(match[day]))
-        if match.re is _COMPACT and match[4] is not None:
-            span = _instant(span, int(match[4]), int(match[5]), int(match[6]))
-        if span is not None:
-            return span
-    return None
-
-
-def time_from_tags(tags: dict[str, str]) -> TimeSpan | None:
-    """When a raster was taken by its tags: an instant, or a day where only a date is given.
-
-    Times without a zone are UTC. Values that are no time, or outside 1930 to 2099, are
-    passed over.
-    """
-    upper = {name.upper(): value for name, value in tags.items()}
-    for tag in _TIME_TAGS:
-        match = _TAG_TIME.match(upper.get(tag, ""))
-        if match is None:
-            continue
-        day = _day(int(match[1]), int(match[2]), int(match[3]))
-        if match[4] is None:
-            span = day
-        else:
-            span = _instant(day, int(match[4]), int(match[5]), int(match[6]))
-            span = _shifted(span, match[7], match[8])
-        if span is not None:
-            return span
-    return None
-
-
-def _shifted(span: TimeSpan | None, fraction: str | None, zone: str | None) -> TimeSpan | None:
-    """An instant with its fraction of a second and its zone's offset applied."""
-    if span is None or span.start_us is None:
-        return None
-    us = span.start_us + int(((fraction or "") + "000000")[:6])
-    if zone and zone != "Z":
-        digits = zone.replace(":", "")
-        offset = timedelta(hours=int(digits[1:3]), minutes=int(digits[3:5]))
-        shift_us = offset // timedelta(microseconds=1)
-        us += -shift_us if zone[0] == "+" else shift_us
-    return TimeSpan(us, us)

@@ -17,7 +17,7 @@ from rasterio.enums import ColorInterp
 
 from geostore.errors import InvalidInputError, UnreadableSourceError
 from geostore.scenes import ReadOptions, Scene, detect, open_source
-from geostore.scenes.geotiff import time_from_name, time_from_tags
+from geostore.scenes.times import time_from_name, time_from_tags
 from geostore.types import BandRole, TimeSpan
 
 MakeRaster = Callable[..., Path]
@@ -124,19 +124,42 @@ class TestPlace:
         with pytest.raises(UnreadableSourceError, match=r"a\.tif: no geotransform"):
             open_source(path)
 
-    def test_ground_control_points_only(self, tmp_path: Path) -> None:
+    def gcps(self, tmp_path: Path, *places: tuple[float, ...], crs: str | None) -> Path:
         path = tmp_path / "gcps.tif"
-        points = [
-            GroundControlPoint(row, col, x, y)
-            for row, col, x, y in ((0, 0, 10, 50), (0, 8, 11, 50), (6, 0, 10, 49))
-        ]
         with rasterio.open(
             path, "w", driver="GTiff", height=6, width=8, count=1, dtype="uint16",
-            gcps=points, crs="EPSG:4326",
+            gcps=[GroundControlPoint(row, col, x, y) for row, col, x, y in places], crs=crs,
         ) as target:  # fmt: skip
             target.write(ONE)
-        with pytest.raises(UnreadableSourceError, match=r"gcps\.tif: placed by ground control"):
-            open_source(path)
+        return path
+
+    def test_ground_control_points(self, tmp_path: Path) -> None:
+        path = self.gcps(
+            tmp_path, (0, 0, 10, 50), (0, 8, 10.8, 50), (6, 0, 10, 49.4), crs="EPSG:4326"
+        )
+        scene = opened(path)
+        grid = scene.bands[0].source.grid
+        assert grid.transform == pytest.approx((0.1, 0.0, 10.0, 0.0, -0.1, 50.0))
+        assert len(grid.control) == 3
+        assert scene.properties["control_points"] == {
+            "points": 3,
+            "method": "polynomial of order 1",
+            "polynomial_error_rms_px": 0.0,
+            "polynomial_error_max_px": 0.0,
+        }
+        assert scene.properties["crs"] == "EPSG:4326"
+        assert scene.bands[0].info.native_resolution_m == pytest.approx(
+            11_131.949 * np.cos(np.radians(49.7))
+        )
+        scene.close()
+
+    def test_ground_control_points_that_place_nothing(self, tmp_path: Path) -> None:
+        two = self.gcps(tmp_path, (0, 0, 10, 50), (0, 8, 10.8, 50), crs="EPSG:4326")
+        with pytest.raises(UnreadableSourceError, match=r"gcps\.tif: 2 ground control points"):
+            open_source(two)
+        nowhere = self.gcps(tmp_path, (0, 0, 1, 5), (0, 8, 9, 5), (6, 0, 1, -1), crs=rasterio.CRS())
+        with pytest.raises(UnreadableSourceError, match=r"gcps\.tif: no CRS"):
+            open_source(nowhere)
 
     @pytest.mark.parametrize(
         "wkt",
