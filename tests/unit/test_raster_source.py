@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import struct
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -149,6 +150,38 @@ class TestValidity:
         if nodata is not None:
             expected &= data[0] != nodata
         np.testing.assert_array_equal(valid, expected)
+
+    def test_each_band_has_its_own_nodata(self, tmp_path: Path) -> None:
+        data = np.array([[[3, 20, 5]], [[3, 20, 5]]], np.uint8)
+        path = tmp_path / "a.img"
+        with rasterio.open(
+            path, "w", driver="HFA", count=2, height=1, width=3, dtype="uint8", nodata=3
+        ) as target:
+            target.write(data)
+        # rasterio sets one value for all bands; the format keeps one for each.
+        before, between, after = path.read_bytes().split(struct.pack("<d", 3.0))
+        path.write_bytes(
+            before + struct.pack("<d", 3.0) + between + struct.pack("<d", 20.0) + after
+        )
+        for number, nodata in ((1, 3), (2, 20)):
+            band = RasterBand(str(path), number)
+            assert band.nodata == nodata
+            assert band.read(0, 0, 1, 3)[1].tolist() == (data[0] != nodata).tolist()
+
+    def test_nodata_of_all_bands_together(self, make_raster: MakeRaster) -> None:
+        """NODATA_VALUES: a pixel is missing where every band has its number at once."""
+        data = np.array([[[0, 0, 9]], [[0, 7, 7]]], np.uint8)
+        path = make_raster("a.tif", data, tags={"NODATA_VALUES": "0 7"})
+        for number in (1, 2):
+            assert RasterBand(str(path), number).nodata is None
+            valid = RasterBand(str(path), number).read(0, 0, 1, 3)[1]
+            assert valid.tolist() == [[True, False, True]]
+
+    def test_an_internal_mask_and_nodata_both_count(self, make_raster: MakeRaster) -> None:
+        path = make_raster("a.tif", np.array([[[0, 1, 2]]], np.uint8), nodata=1)
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as target:
+            target.write_mask(np.array([[False, True, True]]))
+        assert RasterBand(str(path)).read(0, 0, 1, 3)[1].tolist() == [[False, False, True]]
 
     def test_a_mask_band_of_another_file(self, make_raster: MakeRaster) -> None:
         classes = np.array([[[0, 1], [2, 0]]], np.uint8)
