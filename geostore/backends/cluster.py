@@ -149,29 +149,34 @@ class ClusterBackend:
             definition, lambda client, call: client.create_dataset(call, definition)
         )
 
-    def replace_dataset(self, old: DatasetDefinition, new: DatasetDefinition) -> None:
-        self._change_dataset(new, lambda client, call: client.replace_dataset(call, old, new))
+    def replace_dataset(self, old: DatasetDefinition, new: DatasetDefinition) -> int:
+        return self._change_dataset(
+            new, lambda client, call: client.replace_dataset(call, old, new)
+        )
 
     def _change_dataset(
-        self, wanted: DatasetDefinition, change: Callable[[NodeClient, CallContext], None]
-    ) -> None:
+        self, wanted: DatasetDefinition, change: Callable[[NodeClient, CallContext], int | None]
+    ) -> int:
+        """How many tiles it changed, as far as it told."""
         self._check_writable()
         is_lost = False
         """Whether an earlier try may have been done without an answer."""
 
-        def act(client: NodeClient, call: CallContext) -> None:
+        def act(client: NodeClient, call: CallContext) -> int:
             nonlocal is_lost
             try:
-                change(client, call)
+                return change(client, call) or 0
             except UnavailableError:
                 is_lost = True
                 raise
             except ConflictError:
                 if not is_lost or client.get_dataset(call, wanted.name) != wanted:
                     raise
+                return 0
 
         home = home_of(f"dataset/{wanted.name}")
-        self._nodes.ask(f"dataset {wanted.name!r}, at its home", home, DATASET_TIMEOUT_S, act)
+        what = f"dataset {wanted.name!r}, at its home"
+        return self._nodes.ask(what, home, DATASET_TIMEOUT_S, act)
 
     def delete_dataset(self, name: str) -> int:
         self._check_writable()

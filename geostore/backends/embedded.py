@@ -152,8 +152,8 @@ class EmbeddedBackend:
     def create_dataset(self, definition: DatasetDefinition) -> None:
         self._node.create_dataset(definition)
 
-    def replace_dataset(self, old: DatasetDefinition, new: DatasetDefinition) -> None:
-        self._node.replace_dataset(old, new)
+    def replace_dataset(self, old: DatasetDefinition, new: DatasetDefinition) -> int:
+        return self._node.replace_dataset(old, new)
 
     def delete_dataset(self, name: str) -> int:
         return self._node.delete_dataset(name)

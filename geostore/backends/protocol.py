@@ -56,8 +56,11 @@ class Backend(Protocol):
         """Raises ConflictError if the name is taken or the id was ever used."""
         ...
 
-    def replace_dataset(self, old: DatasetDefinition, new: DatasetDefinition) -> None:
-        """Completes a definition (its id and name stay).
+    def replace_dataset(self, old: DatasetDefinition, new: DatasetDefinition) -> int:
+        """Completes a definition or changes its cloud rule (its id and name stay).
+
+        Returns how many tiles have another cloud cover by that. All tiles have the rule's when
+        it returns; in a cluster, those of each node from one moment on.
 
         Raises:
             ConflictError: the stored definition is not `old`: read it again.

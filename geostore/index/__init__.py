@@ -9,10 +9,18 @@ from geostore.index.entry import (
     TileDetails,
     entry_from,
 )
-from geostore.index.face import BATCH_ROWS, Catalog, NodesOfSlot, RecordChange
+from geostore.index.face import (
+    BATCH_ROWS,
+    NO_ROWS,
+    Catalog,
+    NodesOfSlot,
+    RecordChange,
+    RowIds,
+)
 
 __all__ = [
     "BATCH_ROWS",
+    "NO_ROWS",
     "Catalog",
     "CatalogEntry",
     "DatasetSummary",
@@ -20,6 +28,7 @@ __all__ = [
     "NodesOfSlot",
     "Record",
     "RecordChange",
+    "RowIds",
     "StagedTile",
     "TileDetails",
     "entry_from",

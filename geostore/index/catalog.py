@@ -28,7 +28,7 @@ from geostore.index.checking import problems
 from geostore.index.columns import Positions, Snapshot
 from geostore.index.entry import CatalogEntry, DatasetSummary, Record, StagedTile, TileDetails
 from geostore.index.environment import Databases, Environment, Transaction
-from geostore.index.face import BATCH_ROWS, Catalog, NodesOfSlot, RecordChange
+from geostore.index.face import BATCH_ROWS, Catalog, NodesOfSlot, RecordChange, RowIds
 from geostore.index.follower import Follower, read_schema
 from geostore.index.memory import Selected
 from geostore.index.operations import PreparedEntry
@@ -42,7 +42,7 @@ from geostore.index.packing import (
     unpack_rows,
 )
 from geostore.index.placement import NodeNames, read_placement
-from geostore.index.reclouding import RowIds, Rules, likelihood_band, under_rule
+from geostore.index.reclouding import Rules, likelihood_band, under_rule
 from geostore.index.state import State
 from geostore.query import Cursor, Explain, Query, order_key
 from geostore.ring import SLOTS_TOTAL

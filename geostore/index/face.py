@@ -18,10 +18,14 @@ from geostore.index.entry import CatalogEntry, DatasetSummary, Record, StagedTil
 from geostore.query import Cursor, Explain, Query
 from geostore.types import RowBatch, SlotSizes, TileKey, TileRow, TileSchema
 
-__all__ = ["BATCH_ROWS", "Catalog", "NodesOfSlot", "RecordChange"]
+__all__ = ["BATCH_ROWS", "NO_ROWS", "Catalog", "NodesOfSlot", "RecordChange", "RowIds"]
 
 BATCH_ROWS = 4096
 """Rows a batch unless asked otherwise."""
+
+RowIds = npt.NDArray[np.int64]
+"""Rows by what names them inside one catalog."""
+NO_ROWS: RowIds = np.empty(0, dtype=np.int64)
 
 NodesOfSlot = Callable[[int], tuple[str, ...]]
 """Slot to the names of the nodes that hold it, first replica first."""
@@ -174,7 +178,7 @@ class Catalog(Protocol):
             ConflictError: the record is at another revision.
         """
 
-    def change_definition(self, change: RecordChange) -> tuple[int, npt.NDArray[np.int64]]:
+    def change_definition(self, change: RecordChange) -> tuple[int, RowIds]:
         """`record_compare_and_set`, which also tells the ids of rows whose cloud cover changed.
 
         O(tiles of the dataset) where the rule changes, in one transaction: about 10 s and
@@ -201,7 +205,7 @@ class Catalog(Protocol):
     def summary(self, *, slots: frozenset[int] | None = None) -> list[DatasetSummary]:
         """Published tiles and bytes (in these slots of the ring) by dataset, sorted by name."""
 
-    def count_in_slots(self, row_ids: npt.NDArray[np.int64], slots: frozenset[int]) -> int:
+    def count_in_slots(self, row_ids: RowIds, slots: frozenset[int]) -> int:
         """How many of these rows lie in these slots of the ring."""
 
     def provider_cover(self, key: TileKey) -> float | None:

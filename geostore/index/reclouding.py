@@ -21,7 +21,7 @@ from geostore.errors import CorruptDataError, InvalidInputError
 from geostore.index import operations
 from geostore.index.entry import Record
 from geostore.index.environment import Databases, Transaction
-from geostore.index.face import RecordChange
+from geostore.index.face import NO_ROWS, RecordChange, RowIds
 from geostore.index.packing import (
     details_histograms,
     key_prefix,
@@ -41,9 +41,7 @@ from geostore.types import (
 )
 
 __all__ = [
-    "NO_ROWS",
     "PROVIDER",
-    "RowIds",
     "Rules",
     "change_record",
     "covers_under",
@@ -53,9 +51,7 @@ __all__ = [
     "under_rule",
 ]
 
-RowIds = npt.NDArray[np.int64]
 PROVIDER = CloudRule()
-NO_ROWS: RowIds = np.empty(0, dtype=np.int64)
 CHUNK_ROWS = 4096
 """Rows at once: with their details, some 10 MB."""
 

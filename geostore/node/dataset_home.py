@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from geostore.errors import ConflictError, GeostoreError, NotFoundError, UnavailableError
+from geostore.index import NO_ROWS, RowIds
 from geostore.node.node import Node
 from geostore.node.peer import Peer, Peers
 from geostore.node.records import DATASET_PREFIX, LOST_DATASETS, dataset_record_name
@@ -27,6 +28,8 @@ _log = logging.getLogger(__name__)
 LOCK_WAIT_S: Final = 10.0
 """How long a change waits for another one when its call has no deadline."""
 RETRY_S: Final = 1.0
+CATCH_UP_S: Final = 2.0
+"""How long a starting node waits for what it missed."""
 
 
 class DatasetHome:
@@ -48,6 +51,7 @@ class DatasetHome:
         self._taught: set[str] = set()
         """Ids whose definition, or end, all nodes are known to have."""
         self._has_lost = node.catalog.record_get(LOST_DATASETS) is not None
+        self._has_caught_up = False
 
     def require_known(self) -> None:
         """Raises UnavailableError: this node lost its list and was not told it again yet."""
@@ -79,13 +83,32 @@ class DatasetHome:
                 # else an earlier call could not teach all nodes
             self._teach(call, definition)
 
-    def replace(self, call: CallContext, old: DatasetDefinition, new: DatasetDefinition) -> None:
-        """Raises ConflictError, NotFoundError: see `Datasets.replace`."""
+    def replace(self, call: CallContext, old: DatasetDefinition, new: DatasetDefinition) -> int:
+        """How many tiles of the store have another cloud cover by that.
+
+        Raises ConflictError, NotFoundError: see `Datasets.replace`.
+        """
         with self._one_change(call, f"dataset {old.name!r}"):
+            changed = NO_ROWS
             with self._node.writing():
                 if new not in self._node.datasets():
-                    self._node.known_datasets.replace(old, new)
-            self._teach(call, new)
+                    # Whom the change does not reach now is told when the node settles.
+                    self._taught.discard(new.id)
+                    changed = self._node.known_datasets.replace(old, new)
+            return self._count(changed) + self._teach(call, new)
+
+    def learn(self, definition: DatasetDefinition) -> int:
+        """Keeps what another home decided; see `Peer.learn_dataset`."""
+        with self._node.writing():
+            changed = self._node.known_datasets.learn(definition)
+        return self._count(changed)
+
+    def _count(self, changed: RowIds) -> int:
+        """How many of these rows are tiles whose first replica is this node: each tile once."""
+        if not len(changed):
+            return 0
+        first = frozenset(self._ring().first_slots_of(self._own_id))
+        return self._node.catalog.count_in_slots(changed, first)
 
     def delete(self, call: CallContext, definition: DatasetDefinition) -> None:
         """For ever. Done again it finishes what an earlier call could not."""
@@ -114,34 +137,39 @@ class DatasetHome:
                     has_found = True
         return has_found
 
-    def _teach(self, call: CallContext, definition: DatasetDefinition) -> None:
-        epoch = 0
+    def _teach(self, call: CallContext, definition: DatasetDefinition) -> int:
+        """How many tiles of the other nodes have another cloud cover by that."""
+        epoch = changed = 0
         while epoch != self._ring().epoch:  # a node that joined meanwhile is taught too
             epoch = self._ring().epoch
-            self._each_other(call, lambda peer: peer.learn_dataset(call, definition))
+            changed += sum(
+                self._each_other(call, lambda peer: peer.learn_dataset(call, definition))
+            )
         self._taught.add(definition.id)
+        return changed
 
     def _spread_end(self, call: CallContext, dataset_id: str, name: str) -> None:
         self._each_other(call, lambda peer: peer.forget_dataset(call, dataset_id, name))
         self._taught.add(dataset_id)
 
-    def _each_other(self, call: CallContext, ask: Callable[[Peer], object]) -> None:
-        """Raises UnavailableError, which names who gave no answer."""
+    def _each_other(self, call: CallContext, ask: Callable[[Peer], int]) -> list[int]:
+        """Their answers. Raises UnavailableError, which names who gave none."""
         call.check("asking all nodes")
         others = [node for node in self._ring().nodes if node.id != self._own_id]
         futures = [self._pool.submit(self._ask_one, node.id, ask) for node in others]
-        failed = []
+        failed, answers = [], []
         for node, future in zip(others, futures, strict=True):
             try:
-                future.result()
+                answers.append(future.result())
             except GeostoreError as error:
                 failed.append(f"node {node.name} at {node.address}: {error}")
         if failed:
             raise UnavailableError(
                 f"{len(failed)} of {len(others)} other nodes did not: {'; '.join(failed)}"
             )
+        return answers
 
-    def _ask_one(self, node_id: str, ask: Callable[[Peer], object]) -> object:
+    def _ask_one(self, node_id: str, ask: Callable[[Peer], int]) -> int:
         return ask(self._peers.peer(node_id))
 
     # ------------------------------------------------------------------ starting, and after
@@ -150,6 +178,8 @@ class DatasetHome:
         """Tells what not all nodes know yet; names of the records that are still open."""
         if self._has_lost and not self._learn_lost(call):
             return [LOST_DATASETS]
+        if not self._has_caught_up:
+            self._catch_up(call)
         still_open = []
         for definition in self._node.datasets():
             if self._is_open(definition.id, definition.name):
@@ -182,7 +212,43 @@ class DatasetHome:
             return [DATASET_PREFIX + name]
         return []
 
-    # ------------------------------------------------------------------ a list that was lost
+    # ------------------------------------------------------------------ what was missed
+
+    def _catch_up(self, call: CallContext) -> None:
+        """Once after the start: takes over what homes decided while this node was down.
+
+        They tell it in any case, when they hear that it is up (`settle`, there). Asked for, it
+        comes sooner, and most often before this node answers its first query.
+        """
+        homes = {
+            self._ring().first_of(slot_of(dataset_record_name(definition.name))).id
+            for definition in self._node.datasets()
+        }
+        left_s = call.time_left_s()
+        timeout_s = CATCH_UP_S if left_s is None else min(CATCH_UP_S, left_s)
+        shorter = CallContext.within(timeout_s, request_id=call.request_id)
+        asked = {
+            node_id: self._pool.submit(self._list_of, node_id, shorter)
+            for node_id in sorted(homes - {self._own_id})
+        }
+        for node_id, answer in asked.items():
+            try:
+                self._learn_newer(answer.result())
+            except GeostoreError as error:
+                _log.info("node=%s did not tell what was missed: %s", node_id, error)
+        self._has_caught_up = True
+
+    def _list_of(self, node_id: str, call: CallContext) -> list[DatasetDefinition]:
+        ask = getattr(self._peers.peer(node_id), "list_datasets", None)
+        return [] if ask is None else ask(call)
+
+    def _learn_newer(self, found: Sequence[DatasetDefinition]) -> None:
+        """Only what is certainly newer: a rule of more changes, of a dataset that is here."""
+        own = {definition.id: definition for definition in self._node.datasets()}
+        for definition in found:
+            known = own.get(definition.id)
+            if known is not None and definition.cloud_changes > known.cloud_changes:
+                self.learn(definition)
 
     def _learn_lost(self, call: CallContext) -> bool:
         """Takes over any other node's list: every node has every dataset that was acknowledged.

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from geostore.errors import ConflictError, NotFoundError
-from geostore.index import Catalog, RecordChange
+from geostore.index import NO_ROWS, Catalog, RecordChange, RowIds
+from geostore.node.commit_files import write_rule_file
 from geostore.node.directory import StoreDirectory
 from geostore.node.disk import Disk
 from geostore.node.records import (
@@ -126,12 +127,13 @@ class Datasets:
             raise ConflictError(f"dataset {definition.name!r} exists already")
         self._save(name, 0, definition, "create")
 
-    def replace(self, old: DatasetDefinition, new: DatasetDefinition) -> None:
-        """Puts `new` in the place of `old`.
+    def replace(self, old: DatasetDefinition, new: DatasetDefinition) -> RowIds:
+        """Puts `new` in the place of `old`; the rows whose cloud cover changed by that.
 
         Raises:
             ConflictError: the stored one is not `old`, or `new` has another name or id, or
-                changes what shapes the pixels of tiles that may be stored.
+                changes what shapes the pixels of tiles that may be stored, or has another
+                cloud rule without counting the change.
             NotFoundError: there is none.
         """
         if (old.id, old.name) != (new.id, new.name):
@@ -143,22 +145,34 @@ class Datasets:
             raise ConflictError(
                 f"dataset {old.name!r}: its definition was changed meanwhile; read it again"
             )
+        if new == stored:
+            return NO_ROWS
         shaping = old.pixel_fingerprint() == new.pixel_fingerprint()
         if old.is_complete and not (shaping and old.placement == new.placement):
             raise ConflictError(
                 f"dataset {old.name!r}: scheme, length, placement, groups and resampling are"
                 " fixed; create another dataset"
             )
+        if new.cloud_changes != old.with_cloud_rule(new.cloud_rule).cloud_changes:
+            raise ConflictError(
+                f"dataset {old.name!r}: {new.cloud_changes} changes of its cloud rule, to"
+                f" {new.cloud_rule}, after {old.cloud_changes} to {old.cloud_rule}; each change"
+                " counts one"
+            )
         name = dataset_record_name(old.name)
-        self._save(name, revision, new, "replace")
+        return self._save(name, revision, new, "replace")
 
     def _save(
         self, name: str, expected_revision: int, definition: DatasetDefinition, what: str
-    ) -> None:
+    ) -> RowIds:
+        if definition.cloud_changes:
+            write_rule_file(self._directory, self._disk, definition)
         self._disk.step(f"dataset.{what}")
-        self._catalog.record_compare_and_set(name, expected_revision, encode_dataset(definition))
+        change = RecordChange(name, expected_revision, encode_dataset(definition))
+        _, changed = self._catalog.change_definition(change)
         self._disk.step(f"dataset.{what}.saved")
         self._by_id[definition.id] = definition
+        return changed
 
     def delete(self, name: str) -> int:
         """Deletes a dataset whole; returns how many tiles were published.
@@ -174,8 +188,10 @@ class Datasets:
             self._disk.step("delete.tombstoned")
         return self._finish_deletion(tombstone)
 
-    def learn(self, definition: DatasetDefinition) -> None:
-        """Keeps a definition that its home decided; what is known already stays.
+    def learn(self, definition: DatasetDefinition) -> RowIds:
+        """Keeps a definition that its home decided; what is known already, or newer, stays.
+
+        The rows whose cloud cover changed by that.
 
         Raises:
             ConflictError: the id was deleted, or the name is another dataset's here.
@@ -193,10 +209,13 @@ class Datasets:
                     f"dataset {definition.name!r} is known here with id {known.id!r}, not"
                     f" {definition.id!r}"
                 )
-            if known == definition or (known.is_complete and not definition.is_complete):
-                return  # told twice, or late
+            is_late = definition.cloud_changes < known.cloud_changes or (
+                known.is_complete and not definition.is_complete
+            )
+            if known == definition or is_late:
+                return NO_ROWS
         revision = 0 if record is None else record.revision
-        self._save(name, revision, definition, "learn")
+        return self._save(name, revision, definition, "learn")
 
     def forget(self, dataset_id: str, name: str) -> int:
         """Deletes a dataset that its home deleted, for ever; how many tiles it had here."""
@@ -269,7 +288,7 @@ class Datasets:
         """Renames the dataset's directories away, then empties them.
 
         After the rename a rebuild from files cannot bring the dataset back, however much of
-        the emptying a crash leaves undone.
+        the emptying a crash leaves undone (a rule file alone makes no dataset).
         """
         for source in (
             self._directory.dataset_tiles(dataset_id),
@@ -279,4 +298,6 @@ class Datasets:
                 target = self._directory.tmp / f"deleted-{source.parent.name}-{dataset_id}"
                 self._disk.rename(source, target, "delete")
                 self._disk.sync_directories([source.parent, target.parent], "delete.directory")
+        if self._disk.remove(self._directory.rule_file(dataset_id), "delete.rule"):
+            self._disk.sync_directories([self._directory.rules], "delete.rule")
         self._disk.clear_matching(self._directory.tmp, f"deleted-*-{dataset_id}", "delete")

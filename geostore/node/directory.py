@@ -7,6 +7,8 @@ DIR/catalog/        the catalog: rows, block tables, records
 DIR/tiles/          <dataset id>/<slot, 3 hex digits>/<geocode>.<16 hex digits>.zarr.zip
 DIR/commits/        <dataset id>/<16 hex digits>.json: which cells a committed scene has
                     (of a ring's node: has here), and .home.json: what its home decided
+DIR/rules/          <dataset id>.json: the definition whose cloud rule was changed last; tile
+                    files have that of when they were made
 DIR/tmp/            files being written; on the same file system, so that a rename is atomic
 DIR/quarantine/     damaged or unaccountable files that a rebuild moved aside
 """
@@ -61,6 +63,7 @@ class StoreDirectory:
         self.catalog = root / "catalog"
         self.tiles = root / "tiles"
         self.commits = root / "commits"
+        self.rules = root / "rules"
         self.tmp = root / "tmp"
         self.quarantine = root / "quarantine"
         self.catalog_rebuilt = self.tmp / "catalog.rebuilt"
@@ -85,6 +88,10 @@ class StoreDirectory:
     def home_file(self, dataset_id: str, scene: str) -> Path:
         """What this node, the home of the scene's record in a ring, decided."""
         return self.commits / dataset_id / f"{_digest(scene)}{HOME_SUFFIX}"
+
+    def rule_file(self, dataset_id: str) -> Path:
+        """The dataset's definition, once its cloud rule was changed."""
+        return self.rules / f"{dataset_id}.json"
 
     def is_member(self) -> bool:
         """Whether this is the part of a store that one node of a ring keeps."""

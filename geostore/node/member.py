@@ -249,11 +249,10 @@ class Member:
             self.node.known_datasets.require_not_deleted(dataset_of_scene_record(copy.name))
             keep_copy(self.node.catalog, copy, self.node.disk.step)
 
-    def learn_dataset(self, call: CallContext, definition: DatasetDefinition) -> None:
+    def learn_dataset(self, call: CallContext, definition: DatasetDefinition) -> int:
         """See `Peer`."""
         call.check("learning a dataset")
-        with self.node.writing():
-            self.node.known_datasets.learn(definition)
+        return self._dataset_home.learn(definition)
 
     def forget_dataset(self, call: CallContext, dataset_id: str, name: str) -> int:
         """See `Peer`."""
@@ -422,10 +421,10 @@ class Member:
 
     def replace_dataset(
         self, call: CallContext, old: DatasetDefinition, new: DatasetDefinition
-    ) -> None:
+    ) -> int:
         """See `Backend.replace_dataset`. All nodes know it when this returns."""
         self._require_home(dataset_record_name(old.name), f"dataset {old.name!r}")
-        self._dataset_home.replace(call, old, new)
+        return self._dataset_home.replace(call, old, new)
 
     def delete_dataset(self, call: CallContext, name: str) -> int:
         """See `Backend.delete_dataset`. Gone from all nodes when this returns.

@@ -170,7 +170,10 @@ class MemberRebuild(Rebuild):
         new: dict[str, bytes] = {}
         for definition in self._known.definitions.values():
             name = dataset_record_name(definition.name)
-            if name not in old:
+            kept = old.get(name)
+            if kept is None or (
+                decode_dataset(name, kept.value).cloud_changes < definition.cloud_changes
+            ):
                 new[name] = encode_dataset(definition)
         for scene_name, share in self._shares.items():
             if scene_name in self._overtaken:

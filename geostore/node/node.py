@@ -309,10 +309,10 @@ class Node:
         with self.writing():
             self._datasets.create(definition)
 
-    def replace_dataset(self, old: DatasetDefinition, new: DatasetDefinition) -> None:
+    def replace_dataset(self, old: DatasetDefinition, new: DatasetDefinition) -> int:
         """See Backend.replace_dataset."""
         with self.writing():
-            self._datasets.replace(old, new)
+            return len(self._datasets.replace(old, new))
 
     def delete_dataset(self, name: str) -> int:
         """See Backend.delete_dataset."""

@@ -74,8 +74,12 @@ class Peer(Protocol):
 
     def copy_record(self, call: CallContext, copy: RecordCopy) -> None: ...
 
-    def learn_dataset(self, call: CallContext, definition: DatasetDefinition) -> None:
-        """Keeps a definition that its home decided. Raises ConflictError: the id is deleted."""
+    def learn_dataset(self, call: CallContext, definition: DatasetDefinition) -> int:
+        """Keeps a definition that its home decided, and has its cloud rule in force here.
+
+        How many tiles have another cloud cover by that, of those whose first replica it is.
+        Raises ConflictError: the id is deleted.
+        """
         ...
 
     def forget_dataset(self, call: CallContext, dataset_id: str, name: str) -> int:

@@ -3,7 +3,8 @@
 The files are the truth about tiles: every byte is checked, and what fails is moved to
 `quarantine/`, never deleted. Which scenes are committed is told by their commit files and by
 the old catalog's records, where those can still be read; where neither exists (tile files
-alone, copied from elsewhere) each scene's newest version is taken as it is.
+alone, copied from elsewhere) each scene's newest version is taken as it is. Cloud covers are
+made by the dataset's cloud rule, the latest that any of records, rule files and tile files has.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from geostore.errors import CorruptDataError, GeostoreError, StoreFormatError
 from geostore.index import Catalog, CatalogEntry, open_catalog
-from geostore.node.commit_files import read_commit_file
+from geostore.node.commit_files import read_commit_file, read_rule_file
 from geostore.node.directory import StoreDirectory
 from geostore.node.disk import Disk
 from geostore.node.records import (
@@ -172,10 +173,18 @@ class Rebuild:
                 continue  # the second pass sets it aside and says why
             if definition.id != meta.key.dataset_id or self._known.is_deleted(definition.id):
                 continue
-            self._known.definitions.setdefault(definition.id, definition)
+            self._learn_definition(definition)
             name = (meta.key.dataset_id, meta.key.scene)
             if name not in newest or newest[name][0] < modified_ns:
                 newest[name] = (modified_ns, meta)
+        for path in walk_files(self._directory.rules):
+            try:
+                definition = read_rule_file(path)
+            except CorruptDataError as error:
+                self._set_aside(path, ProblemKind.CORRUPT, str(error))
+            else:
+                if definition.id in self._known.definitions:
+                    self._learn_definition(definition)
         self._name_apart()
         if not self._known.has_commits:
             for name, (modified_ns, meta) in newest.items():
@@ -188,6 +197,16 @@ class Rebuild:
                     committed_us=modified_ns // 1000,
                     properties=dict(meta.properties),
                 )
+
+    def _learn_definition(self, definition: DatasetDefinition) -> None:
+        """Notes a definition; of two of one dataset the later cloud rule holds."""
+        known = self._known.definitions.setdefault(definition.id, definition)
+        if known.cloud_changes < definition.cloud_changes:
+            self._known.definitions[definition.id] = replace(
+                known,
+                cloud_rule=definition.cloud_rule,
+                cloud_changes=definition.cloud_changes,
+            )
 
     def _name_apart(self) -> None:
         """Two datasets that claim one name: the younger keeps it."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
+
+import numpy as np
 
 from geostore.errors import CorruptDataError, NotFoundError, StoreFormatError
 from geostore.index import Catalog
@@ -73,6 +75,14 @@ def _check_file(key: TileKey, path: Path, checksum: str) -> _Checked:
     if message is None:
         return _Checked(key, size, None)
     return _Checked(key, size, Problem(kind=ProblemKind.CORRUPT, path=str(path), message=message))
+
+
+def _clouds_problem(path: Path, message: str) -> Problem:
+    return Problem(kind=ProblemKind.CATALOG, path=str(path), message=message)
+
+
+def _as_stored(cover: float | None) -> float | None:
+    return None if cover is None else float(np.float32(cover))
 
 
 class Verification:
@@ -143,7 +153,32 @@ class Verification:
             checksum = None  # the dataset was deleted meanwhile
         if checksum is None:
             return _Checked(key, 0, None)
-        return _check_file(key, path, checksum)
+        checked = _check_file(key, path, checksum)
+        return self._check_clouds(checked) if checked.problem is None else checked
+
+    def _check_clouds(self, checked: _Checked) -> _Checked:
+        """Compares what every cloud cover is made from: the file's, and the catalog's."""
+        key, path = checked.key, self._path(checked.key)
+        try:
+            cover, histogram = (
+                self._catalog.provider_cover(key),
+                self._catalog.details(key).cloud_histogram,
+            )
+            with TileFile.open(path) as tile:
+                meta = tile.meta
+        except NotFoundError:
+            return checked  # replaced meanwhile
+        except CorruptDataError as error:
+            return replace(checked, problem=_clouds_problem(path, str(error)))
+        message = None
+        if cover != _as_stored(meta.cloud_cover):
+            message = f"a provider's cloud cover of {cover}, the file {meta.cloud_cover}"
+        elif histogram != meta.cloud_histogram:
+            message = "another histogram of cloud likelihood than the file"
+        if message is None:
+            return checked
+        message = f"tile {key.geocode} of scene {key.scene!r}: the catalog has {message}"
+        return replace(checked, problem=_clouds_problem(path, message))
 
     def _is_published(self, key: TileKey) -> bool:
         self._catalog.refresh()

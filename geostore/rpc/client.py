@@ -166,9 +166,11 @@ class NodeClient:
         said = self._make(wire.copy_to_wire, copy=copy, head=self._head(call))
         self._send(call, self._node.CopyRecord, said)
 
-    def learn_dataset(self, call: CallContext, definition: DatasetDefinition) -> None:
+    def learn_dataset(self, call: CallContext, definition: DatasetDefinition) -> int:
         text = wire.dump_json(definition.to_json())
-        self._ask(call, self._node.LearnDataset, node_pb2.LearnDatasetRequest, definition_json=text)
+        kind = node_pb2.LearnDatasetRequest
+        answer = self._ask(call, self._node.LearnDataset, kind, definition_json=text)
+        return int(answer.tiles_changed)
 
     def forget_dataset(self, call: CallContext, dataset_id: str, name: str) -> int:
         said = {"dataset_id": dataset_id, "name": name}
@@ -316,12 +318,13 @@ class NodeClient:
 
     def replace_dataset(
         self, call: CallContext, old: DatasetDefinition, new: DatasetDefinition
-    ) -> None:
+    ) -> int:
         said = {
             "old_json": wire.dump_json(old.to_json()),
             "new_json": wire.dump_json(new.to_json()),
         }
-        self._ask(call, self._store.ReplaceDataset, store_pb2.ReplaceDatasetRequest, **said)
+        kind = store_pb2.ReplaceDatasetRequest
+        return int(self._ask(call, self._store.ReplaceDataset, kind, **said).tiles_changed)
 
     def delete_dataset(self, call: CallContext, name: str) -> int:
         kind = store_pb2.DeleteDatasetRequest

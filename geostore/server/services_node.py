@@ -90,8 +90,9 @@ class NodeService(node_pb2_grpc.NodeServiceServicer):
         self, request: node_pb2.LearnDatasetRequest, context: Context
     ) -> node_pb2.LearnDatasetResponse:
         call = self._door.begin(request.head, context)
-        self._door.member.learn_dataset(call, wire.definition_from_json(request.definition_json))
-        return node_pb2.LearnDatasetResponse()
+        definition = wire.definition_from_json(request.definition_json)
+        changed = self._door.member.learn_dataset(call, definition)
+        return node_pb2.LearnDatasetResponse(tiles_changed=changed)
 
     def ForgetDataset(  # noqa: N802
         self, request: node_pb2.ForgetDatasetRequest, context: Context

@@ -82,8 +82,8 @@ class StoreService(store_pb2_grpc.StoreServiceServicer):
         call = self._door.begin(request.head, context)
         old = wire.definition_from_json(request.old_json)
         new = wire.definition_from_json(request.new_json)
-        self._door.member.replace_dataset(call, old, new)
-        return store_pb2.ReplaceDatasetResponse()
+        changed = self._door.member.replace_dataset(call, old, new)
+        return store_pb2.ReplaceDatasetResponse(tiles_changed=changed)
 
     def DeleteDataset(  # noqa: N802
         self, request: store_pb2.DeleteDatasetRequest, context: Context

@@ -390,11 +390,11 @@ def test_an_old_definition_is_not_told_over_a_newer_one(cluster: Cluster) -> Non
     change = threading.Thread(target=home.replace_dataset, args=(CALL, A, renewed))
     learn = other.learn_dataset
 
-    def learn_late(call: CallContext, definition: Any) -> None:
+    def learn_late(call: CallContext, definition: Any) -> int:
         if not change.ident:
             change.start()
             change.join(0.5)  # it must wait; were it not to, it would end here
-        learn(call, definition)
+        return learn(call, definition)
 
     other.learn_dataset = learn_late  # type: ignore[method-assign]
     assert home.settle(CALL) == []

@@ -136,8 +136,10 @@ class LearnDatasetRequest(_message.Message):
     def __init__(self, head: _Optional[_Union[_common_pb2.RequestHead, _Mapping]] = ..., definition_json: _Optional[bytes] = ...) -> None: ...
 
 class LearnDatasetResponse(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("tiles_changed",)
+    TILES_CHANGED_FIELD_NUMBER: _ClassVar[int]
+    tiles_changed: int
+    def __init__(self, tiles_changed: _Optional[int] = ...) -> None: ...
 
 class ForgetDatasetRequest(_message.Message):
     __slots__ = ("head", "dataset_id", "name")

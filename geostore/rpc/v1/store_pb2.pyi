@@ -96,8 +96,10 @@ class ReplaceDatasetRequest(_message.Message):
     def __init__(self, head: _Optional[_Union[_common_pb2.RequestHead, _Mapping]] = ..., old_json: _Optional[bytes] = ..., new_json: _Optional[bytes] = ...) -> None: ...
 
 class ReplaceDatasetResponse(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("tiles_changed",)
+    TILES_CHANGED_FIELD_NUMBER: _ClassVar[int]
+    tiles_changed: int
+    def __init__(self, tiles_changed: _Optional[int] = ...) -> None: ...
 
 class DeleteDatasetRequest(_message.Message):
     __slots__ = ("head", "name")
