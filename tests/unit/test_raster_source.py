@@ -155,7 +155,16 @@ class TestValidity:
         data = np.array([[[3, 20, 5]], [[3, 20, 5]]], np.uint8)
         path = tmp_path / "a.img"
         with rasterio.open(
-            path, "w", driver="HFA", count=2, height=1, width=3, dtype="uint8", nodata=3
+            path,
+            "w",
+            driver="HFA",
+            count=2,
+            height=1,
+            width=3,
+            dtype="uint8",
+            nodata=3,
+            crs="EPSG:32618",
+            transform=rasterio.Affine(10, 0, 5e5, 0, -10, 4.2e6),
         ) as target:
             target.write(data)
         # rasterio sets one value for all bands; the format keeps one for each.
