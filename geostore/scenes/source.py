@@ -8,6 +8,7 @@ import re
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, BinaryIO, Self, TypeVar
@@ -39,7 +40,7 @@ from geostore.scenes.spill import (
     spill_of,
 )
 
-__all__ = ["Source", "check_path"]
+__all__ = ["Content", "Source", "check_path"]
 
 _T = TypeVar("_T")
 
@@ -66,7 +67,7 @@ def check_path(path: str | os.PathLike[str]) -> str:
     if "://" in text or _VIRTUAL.match(text) or _VIRTUAL.match(absolute):
         raise InvalidInputError(
             f"path {text[:200]!r}: expected a local file, directory or archive; geostore does"
-            " not open URLs or GDAL's virtual file systems"
+            " not open URLs other than https://, http:// and s3://, nor GDAL's virtual file systems"
         )
     return text
 
@@ -137,6 +138,23 @@ def _open(path: Path, shown: str, member: str) -> BinaryIO:
         raise UnreadableSourceError(f"{shown}: {member}: {error.strerror or error}") from error
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Content:
+    """What a source is made of that is not simply a path of this machine: fetched, or gathered
+    from several places."""
+
+    shown: str
+    """How messages, results and records name it."""
+    local: Path
+    """The file; of a folder only its name means something."""
+    members: Container | None = None
+    """A folder's files. One whose size is not known yet has -1; `direct` brings it here."""
+    member_shown: Callable[[str], str] | None = None
+    """How messages name a member, where not by `shown` and its own name."""
+    on_close: Callable[[], None] | None = None
+    """Called once, when the last band is closed."""
+
+
 class Source:
     """A path that may hold scenes, whatever way it is packed. Thread-safe.
 
@@ -150,13 +168,16 @@ class Source:
         UnreadableSourceError: it may not be read, or is a damaged or hostile archive.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = check_path(path)
+    def __init__(self, path: str | os.PathLike[str] | Content) -> None:
+        self._content = path if isinstance(path, Content) else None
+        self.path = path.shown if isinstance(path, Content) else check_path(path)
         """As the caller gave it."""
-        self.local = Path(os.path.abspath(self.path))  # noqa: PTH100 - links stay as given
-        if not self.local.exists():
+        local = path.local if isinstance(path, Content) else self.path
+        self.local = Path(os.path.abspath(local))  # noqa: PTH100 - links stay as given
+        is_gathered = self._content is not None and self._content.members is not None
+        if not is_gathered and not self.local.exists():
             raise NotFoundError(f"{self.path}: no such file or directory")
-        self.is_dir = self.local.is_dir()
+        self.is_dir = is_gathered or self.local.is_dir()
         self._lock = threading.RLock()
         self._holds = 1
         self._sizes: dict[str, int] | None = None
@@ -173,6 +194,8 @@ class Source:
 
     def _open_container(self) -> Container:
         self.is_archive = False
+        if self._content is not None and self._content.members is not None:
+            return self._content.members
         if self.is_dir:
             return _Directory(self.local, self.path)
         if not self.local.is_file():
@@ -193,6 +216,8 @@ class Source:
         """Files directly in a directory, sorted; every member of a file or archive."""
         if not self.is_dir:
             return self.names()
+        if self._content is not None:
+            return [name for name in self.names() if "/" not in name]
         try:
             return sorted(entry.name for entry in os.scandir(self.local) if entry.is_file())
         except OSError as error:
@@ -211,14 +236,21 @@ class Source:
             UnreadableSourceError: no such member.
         """
         try:
-            return self._member_sizes()[member]
+            size = self._member_sizes()[member]
         except KeyError:
             raise UnreadableSourceError(f"{self.path}: no member {member!r}") from None
+        if size < 0 and (direct := self._container.direct(member)) is not None:
+            size = Path(direct).stat().st_size
+            self._member_sizes()[member] = size
+        return size
 
     def shown(self, member: str) -> str:
         """How messages name a member: the path a user would look at."""
         if self.is_archive:
             return f"{self.path}!{member}"
+        if self._content is not None and self.is_dir:
+            name = self._content.member_shown
+            return name(member) if name else f"{self.path.rstrip('/')}/{member}"
         return str(Path(self.path) / member) if self.is_dir else self.path
 
     def open_bytes(self, member: str, limit: int) -> bytes:
@@ -456,6 +488,8 @@ class Source:
             if self._holds < 0:
                 raise InternalError(f"{self.path}: closed more often than opened")
         self._container.close()
+        if self._content is not None and self._content.on_close is not None:
+            self._content.on_close()
 
     def __enter__(self) -> Self:
         return self

@@ -180,7 +180,7 @@ MISTAKES: dict[str, tuple[int, str]] = {
     "ingest RASTER --time 2017/2016": (2, "is after end"),
     "ingest RASTER --max-tiles 0": (2, "--max-tiles"),
     "ingest RASTER --workers 0": (2, "--workers"),
-    "ingest https://example.org/a.tif": (2, "does not open URLs"),
+    "ingest ftp://example.org/a.tif": (2, "does not open URLs"),
     "ingest /vsicurl/example.org/a.tif": (2, "does not open URLs"),
     "dataset create new --length 13": (2, "length 13: expected 1..12"),
     "dataset create new --placement 9 --length 5": (2, "placement 9: expected 1..5"),

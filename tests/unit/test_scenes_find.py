@@ -105,7 +105,7 @@ class TestFinding:
 
     def test_only_local_paths(self) -> None:
         with pytest.raises(InvalidInputError, match="does not open URLs"):
-            find_sources(["http://example.com/a.tif"])
+            find_sources(["ftp://example.com/a.tif"])
 
     def test_a_folder_that_may_not_be_read_is_not_passed_over(
         self, monkeypatch: pytest.MonkeyPatch
