@@ -18,7 +18,7 @@ from geostore.errors import UnreadableSourceError
 from geostore.scenes.cloud_detection import check_detector, detect_clouds
 from geostore.scenes.scene import ReaderDefaults, ReadOptions, Scene
 from geostore.scenes.sentinel2_bands import CLASSI, Level, product_bands
-from geostore.scenes.sentinel2_files import find_band_files, open_band_files
+from geostore.scenes.sentinel2_files import BandFiles, find_band_files, open_band_files
 from geostore.scenes.sentinel2_granule import Granule, GranuleOpener, Image, Product
 from geostore.scenes.sentinel2_xml import listed_images, parse_xml, text
 
@@ -105,16 +105,26 @@ class Sentinel2Reader:
         if products:
             scenes = [scene for product in products for scene in self._open(source, product)]
         else:
-            files = None if _is_safe(source) else find_band_files(source)
-            if files is None or files.level != self.level:
-                raise UnreadableSourceError(
-                    f"{source.path}: a SAFE product without its metadata: expected"
-                    f" MTD_MSI{self.level}.xml beside GRANULE"
-                )
-            scenes = open_band_files(self.name, source, files, options)
+            scenes = open_band_files(self.name, source, self._band_files(source), options)
         if options.clouds is None:
             return scenes
         return [detect_clouds(scene, options.clouds) for scene in scenes]
+
+    def _band_files(self, source: Source) -> BandFiles:
+        if _is_safe(source):
+            raise UnreadableSourceError(
+                f"{source.path}: a SAFE product without its metadata: expected"
+                f" MTD_MSI{self.level}.xml beside GRANULE"
+            )
+        files = find_band_files(source)
+        if files is None or files.level != self.level:
+            example = "B04_10m" if self.level == "L2A" else "B04"
+            raise UnreadableSourceError(
+                f"{source.path}: nothing of Sentinel-2 {self.level}: expected"
+                f" MTD_MSI{self.level}.xml beside GRANULE, or band files alone, as"
+                f" T32TQM_20170710T101029_{example}.jp2"
+            )
+        return files
 
     def _open(self, source: Source, product: Product) -> list[Scene]:
         about = parse_xml(source, product.xml)

@@ -89,7 +89,13 @@ class TestL1C:
         np.testing.assert_array_equal(blue.source.read(0, 0, 120, 120)[0], band_pixels("B02", 120))
 
     @pytest.mark.parametrize(
-        "xml", [offsets("RADIO_ADD_OFFSET", 14), offsets("RADIO_ADD_OFFSET", 1, "x")]
+        "xml",
+        [
+            offsets("RADIO_ADD_OFFSET", 14),
+            offsets("RADIO_ADD_OFFSET", 1, "x"),
+            offsets("RADIO_ADD_OFFSET", 1, "nan"),
+            offsets("RADIO_ADD_OFFSET", 1).replace('"0"', '"-1"'),
+        ],
     )
     def test_offsets_that_make_no_sense(self, tmp_path: Path, xml: str) -> None:
         safe = Safe(tmp_path, characteristics=xml).metadata().l1c(["B02"])
@@ -165,6 +171,27 @@ class TestL2A:
         assert scl is not None
         assert (scl.info.role, scl.info.nodata, scl.info.dtype) == (BandRole.CLASS, 0, "uint8")
         assert scl.info.class_names["9"] == "cloud, high probability"
+        # The legend by which ESA's and others' viewers draw the classes.
+        assert scl.info.class_colors == dict(
+            zip(
+                map(str, range(12)),
+                [
+                    "#000000",
+                    "#ff0000",
+                    "#2f2f2f",
+                    "#643200",
+                    "#00a000",
+                    "#ffe65a",
+                    "#0000ff",
+                    "#808080",
+                    "#c0c0c0",
+                    "#ffffff",
+                    "#64c8ff",
+                    "#ff96ff",
+                ],
+                strict=True,
+            )
+        )
         np.testing.assert_array_equal(scl.source.read(0, 0, 60, 60)[1], classes != 0)
         assert scene.cloud == CloudLayer(
             "SCL", "classes", frozenset({8, 9, 10}), nodata_values=frozenset({0})
@@ -287,6 +314,37 @@ class TestBroken:
         safe = Safe(tmp_path).metadata()
         with pytest.raises(UnreadableSourceError, match=r"MTD_MSIL1C\.xml: no image of any band"):
             open_source(safe.path)
+
+    def test_without_any_image_the_files_are_named(self, tmp_path: Path) -> None:
+        listed = "".join(
+            f"<IMAGE_FILE>GRANULE/G/IMG_DATA/T29UNU_20221005T115411_{band}</IMAGE_FILE>"
+            for band in [*L1C_BANDS, "TCI"]
+        )
+        safe = Safe(tmp_path, info=listed).metadata()
+        shown = ", ".join(
+            f"GRANULE/G/IMG_DATA/T29UNU_20221005T115411_{band}.jp2" for band in L1C_BANDS[:3]
+        )
+        with pytest.raises(UnreadableSourceError, match=f"expected {shown} and 10 more$"):
+            open_source(safe.path)
+        # In an archive their paths begin where its members' do.
+        archive = shutil.make_archive(str(tmp_path / "p"), "zip", tmp_path, safe.path.name)
+        with pytest.raises(UnreadableSourceError, match=rf"expected {safe.name}\.SAFE/GRANULE/G/"):
+            open_source(archive)
+
+    @pytest.mark.parametrize("number", ["inf", "nan", "-1e400"])
+    def test_numbers_that_are_not_finite_count_as_absent(self, tmp_path: Path, number: str) -> None:
+        safe = Safe(tmp_path).metadata().l1c(["B01"])
+        path = safe.path / "MTD_MSIL1C.xml"
+        xml = path.read_text()
+        for old in (">23<", ">0<", ">10000<", ">12.5<"):
+            assert old in xml
+            xml = xml.replace(old, f">{number}<")
+        path.write_text(xml)
+        with opened(safe.path) as scene:
+            (band,) = scene.bands
+            assert (band.info.nodata, band.info.scale) == (0, 1e-4)
+            assert "relative_orbit" not in scene.properties
+            assert "cloud_cover_product_percent" not in scene.properties
 
     @pytest.mark.parametrize(
         "content",
