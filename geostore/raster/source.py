@@ -23,6 +23,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import rasterio
+from rasterio._err import CPLE_BaseError
 from rasterio._path import _UnparsedPath
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
@@ -30,6 +31,7 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from geostore.errors import InternalError, InvalidInputError, UnreadableSourceError
+from geostore.raster.bounds import refuse_absurd_blocks
 from geostore.raster.control_points import ControlPoint, fit_control_points
 from geostore.raster.imagine import imagine_structure
 
@@ -125,7 +127,7 @@ def read_checked(name: str, doing: str) -> Iterator[None]:
         raise UnreadableSourceError(
             f"{name}: cannot {doing}: expected a path in UTF-8, which GDAL needs; rename it"
         ) from error
-    except (RasterioError, OSError, ValueError, SystemError) as error:
+    except (RasterioError, CPLE_BaseError, OSError, ValueError, SystemError) as error:
         if isinstance(error, InvalidInputError):
             raise
         raise UnreadableSourceError(f"{name}: cannot {doing}: {_root_message(error)}") from error
@@ -354,6 +356,7 @@ class RasterFile:
             try:
                 if dataset.driver == "HFA":
                     _own_files_only(dataset, path, companions)
+                refuse_absurd_blocks(dataset, path, self.name)
                 self.header = _raster_header(dataset, path)
             finally:
                 dataset.close()
@@ -470,6 +473,7 @@ class RasterBand:
         ignore_mask: do not consult the file's mask or alpha band.
         mask_band: a band on the same grid whose invalid pixels are invalid here too (a
             Sentinel-2 probability has no nodata of its own; the scene class band has).
+            Closed with this one.
         name: the band's file as the user knows it, for messages.
 
     Raises:
@@ -492,6 +496,7 @@ class RasterBand:
             file.retain()
         self._file = file
         self._closed = False
+        self._mask_band = mask_band
         self.band = band
         try:
             self._describe(nodata, ignore_mask, mask_band)
@@ -528,7 +533,6 @@ class RasterBand:
         self._has_mask = about.has_mask and not ignore_mask
         colors = [one.color for one in header.bands]
         self._alpha = colors.index("alpha") + 1 if "alpha" in colors else None
-        self._mask_band = mask_band
         if mask_band is not None and (
             (mask_band.grid.height, mask_band.grid.width, mask_band.grid.transform)
             != (self.grid.height, self.grid.width, self.grid.transform)
@@ -591,6 +595,8 @@ class RasterBand:
         if not self._closed:
             self._closed = True
             self._file.close()
+            if self._mask_band is not None:
+                self._mask_band.close()
 
 
 def _near_transform(

@@ -265,8 +265,11 @@ class ZipArchive:
         shown = f"{self._shown}: member {member!r}"
         try:
             return _Checked(self._zip.open(info), info.file_size, shown)
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError) as error:
-            raise UnreadableSourceError(f"{shown}: {error}") from error
+        except (
+            zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, ValueError,
+            struct.error, EOFError,
+        ) as error:  # fmt: skip
+            raise UnreadableSourceError(f"{shown}: {str(error) or 'truncated'}") from error
 
     def direct(self, member: str) -> str | None:
         # A stored member could be read in place, but only inflating checks its CRC: the

@@ -424,3 +424,73 @@ def write_jp2(path: Path) -> Path:
     ) as target:
         target.write(data)
     return path
+
+
+def patched(path: Path, tag: int, value: int) -> Path:
+    """The TIFF with the first value of a tag, written inline as a LONG, changed."""
+    data = bytearray(path.read_bytes())
+    (at,) = struct.unpack_from("<I", data, 4)
+    (count,) = struct.unpack_from("<H", data, at)
+    for entry in range(at + 2, at + 2 + 12 * count, 12):
+        if struct.unpack_from("<H", data, entry)[0] == tag:
+            struct.pack_into("<HII", data, entry + 2, 4, 1, value)
+    path.write_bytes(data)
+    return path
+
+
+class TestDamagedHeaders:
+    def test_a_chain_of_directories_that_leads_nowhere(self, make_raster: MakeRaster) -> None:
+        path = make_raster("a.tif", numbers("uint8"))
+        data = bytearray(path.read_bytes())
+        (at,) = struct.unpack_from("<I", data, 4)
+        (count,) = struct.unpack_from("<H", data, at)
+        struct.pack_into("<I", data, at + 2 + 12 * count, len(data) + 10)
+        path.write_bytes(data)
+        with pytest.raises(UnreadableSourceError, match=r"a\.tif: cannot open the file: .*TIFF"):
+            RasterFile(str(path))
+
+    def test_a_block_of_gigabytes_is_refused_before_it_is_decoded(
+        self, make_raster: MakeRaster
+    ) -> None:
+        tiles = {"tiled": True, "blockxsize": 64, "blockysize": 64, "compress": "deflate"}
+        path = make_raster("a.tif", numbers("uint8", 200, 200), **tiles)
+        patched(path, 323, 2**24)  # the height of a tile
+        with pytest.raises(UnreadableSourceError, match=r"a\.tif: blocks of 16777216 x 64 pixels"):
+            RasterFile(str(path))
+
+    def test_a_large_block_in_a_small_file_is_refused(self, make_raster: MakeRaster) -> None:
+        tiles = {"tiled": True, "blockxsize": 64, "blockysize": 64, "compress": "deflate"}
+        path = make_raster("a.tif", numbers("uint16", 200, 200), **tiles)
+        patched(path, 323, 2**20)
+        assert path.stat().st_size < (2**27) // 200
+        with pytest.raises(UnreadableSourceError, match=r"a\.tif: .*134217728 bytes each.*bomb"):
+            RasterFile(str(path))
+
+    def test_interleaved_bands_count_together(self, make_raster: MakeRaster) -> None:
+        tiles = {"tiled": True, "blockxsize": 64, "blockysize": 64, "interleave": "pixel"}
+        path = make_raster("a.tif", np.ones((8, 200, 200), "uint8"), **tiles)
+        patched(path, 323, 2**20)
+        with pytest.raises(UnreadableSourceError, match="536870912 bytes each"):
+            RasterFile(str(path))
+
+    def test_one_strip_of_a_whole_band_is_sound(self, make_raster: MakeRaster) -> None:
+        data = np.random.default_rng(1).integers(0, 255, (1, 8200, 8200)).astype("uint8")
+        path = make_raster("a.tif", data, blockysize=8200, compress="lzw")
+        band = RasterBand(str(path))
+        assert (band.header.block_height, band.header.block_width) == (8200, 8200)
+        np.testing.assert_array_equal(band.read(8000, 8000, 9, 9)[0], data[0, 8000:8009, 8000:8009])
+        band.close()
+
+
+def test_a_mask_band_is_closed_with_its_band(make_raster: MakeRaster) -> None:
+    closed: list[str] = []
+    file = RasterFile(
+        str(make_raster("mask.tif", numbers("uint8"))), on_close=lambda: closed.append("mask")
+    )
+    mask = RasterBand(file)
+    band = RasterBand(str(make_raster("a.tif", numbers("uint8"))), mask_band=mask)
+    file.close()
+    band.read(0, 0, 5, 5)
+    assert closed == []
+    band.close()
+    assert closed == ["mask"]

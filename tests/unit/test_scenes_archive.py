@@ -249,6 +249,16 @@ class TestDamage:
             assert not source.is_archive
 
 
+def test_a_member_whose_own_header_names_no_text(tmp_path: Path) -> None:
+    """The table of members is sound; the copy of the name before the bytes is not UTF-8."""
+    path = make_zip(tmp_path / "a.zip", {"é.xml": b"<a/>"})
+    data = path.read_bytes()
+    at = data.index("é.xml".encode())
+    path.write_bytes(data[:at] + b"\xff" + data[at + 1 :])
+    with Source(path) as source, pytest.raises(UnreadableSourceError, match=r"a\.zip: member 'é"):
+        source.open_bytes("é.xml", 100)
+
+
 def test_no_room_to_unpack_is_not_the_sources_fault(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
