@@ -1,8 +1,8 @@
-"""`geostore dataset`: create, list, show, delete."""
+"""`geostore dataset`: create, list, show, recloud, delete."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -21,14 +21,16 @@ FIELDS = (
     "resampling",
     "codec",
     "reader",
+    "cloud_rule",
     "created",
     "id",
 )
+RECLOUD_FIELDS = ("dataset", "cloud_rule", "tiles", "changed", "unknown")
 
 
 @group()
 def dataset() -> None:
-    """Create, list, show and delete datasets.
+    """Create, list, show, recloud and delete datasets.
 
     A dataset fixes for all its tiles: geocode scheme, cell length, placement length and the
     resolution groups. `geostore ingest` makes one by itself, with its reader's defaults.
@@ -56,6 +58,7 @@ def _row(definition: Any) -> dict[str, Any]:
         "resampling": definition.resampling,
         "codec": definition.codec,
         "reader": definition.reader,
+        "cloud_rule": str(definition.cloud_rule),
         "created": time_text(created),
         "id": definition.id,
     }
@@ -145,6 +148,54 @@ def show(session: Session, name: str, output_format: str | None) -> None:
     shown["groups"] = _groups_text(row["groups"])
     shown["reader"] = row["reader"] or "–"
     write_pairs(row, session.listing_format(output_format), shown=shown)
+
+
+@command(parent=dataset)
+@click.argument("name")
+@click.option(
+    "--threshold",
+    type=WholeNumber(min=0, max=100),
+    metavar="P",
+    help="Cloud is what has a cloud likelihood of P percent or more.",
+)
+@click.option(
+    "--method",
+    type=click.Choice(["provider"]),
+    help="provider: cloud is what the product's own mask says, as at ingest.",
+)
+@format_option()
+@pass_session
+def recloud(
+    session: Session,
+    name: str,
+    threshold: int | None,
+    method: Literal["provider"] | None,
+    output_format: str | None,
+) -> None:
+    """Change what dataset NAME calls cloud.
+
+    Every tile's cloud cover follows, and so do queries, sorting and reads with a cloud mask.
+    No file and no scene is read, and --method provider brings back exactly what was.
+    """
+    if (threshold is None) == (method is None):
+        raise click.UsageError("give either --threshold P or --method provider")
+    with session.open_store(mode="a") as store:
+        done = store.recloud(name, threshold=threshold, method=method)
+    row = {
+        "dataset": done.dataset,
+        "cloud_rule": str(done.rule),
+        "tiles": done.tiles,
+        "changed": done.tiles_changed,
+        "unknown": done.tiles_unknown,
+    }
+    shown = {field: str(row[field]) for field in RECLOUD_FIELDS}
+    write_pairs(row, session.listing_format(output_format), shown=shown)
+    if threshold is not None and done.tiles_unknown:
+        of_all = "none" if done.tiles_unknown == done.tiles else "not all"
+        session.note(
+            f"{of_all} of the {done.tiles} tiles of {name} have a cloud likelihood: the cloud cover"
+            f" of {done.tiles_unknown} is unknown now; --method provider brings the provider's back"
+        )
 
 
 @command(parent=dataset)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from geostore.api import keywords
 from geostore.api.selection import PathLike, Selection
@@ -13,6 +13,7 @@ from geostore.api.tile import Names
 
 if TYPE_CHECKING:
     from geostore.api.placement import NodeShare, Placement
+    from geostore.api.reclouding import RecloudReport
     from geostore.backends import Backend
     from geostore.node import StoreStatus, VerifyReport
     from geostore.query import SortKey
@@ -100,6 +101,35 @@ class Store:
         """Deletes a dataset with all its tiles; returns how many it had."""
         keywords.check_datasets_known(self._backend, (name,))
         return self._backend.delete_dataset(name)
+
+    def recloud(
+        self,
+        name: str,
+        *,
+        threshold: int | None = None,
+        method: Literal["provider"] | None = None,
+        **unknown: object,
+    ) -> RecloudReport:
+        """Changes what a dataset calls cloud; every tile's `cloud_cover` follows.
+
+        From what was counted at ingest: neither files nor scenes are read, and the provider's
+        own covers stay known, to the last bit. Queries that run meanwhile see each node's
+        tiles under one rule, the old or the new.
+
+        Args:
+            name: the dataset.
+            threshold: cloud is what has a likelihood of at least so many percent, 0 to 100.
+                A tile without a likelihood then has no cloud cover: nothing can tell.
+            method: `provider`: cloud is what the product's own mask says.
+
+        Raises:
+            NotFoundError: no such dataset. InvalidInputError: neither or both of the two.
+        """
+        from geostore.api.reclouding import recloud, rule_of
+
+        keywords.refuse(unknown, Store.recloud)
+        keywords.check_datasets_known(self._backend, (name,))
+        return recloud(self._backend, name, rule_of(threshold, method))
 
     # ------------------------------------------------------------ in
 

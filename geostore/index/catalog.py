@@ -380,11 +380,11 @@ class LmdbCatalog(Catalog):
         prefix = key_prefix(dataset_id, scene, version)
 
         def operation(txn: Transaction[bytes], db: Databases) -> list[TileKey]:
-            if record is not None:
-                reclouding.change_record(txn, db, record)
             operations.remove_staged(txn, db, prefix)
             removed, state = operations.remove_published(txn, db, State.read(txn, db), prefix)
             state.write(txn, db)
+            if record is not None:  # last: a rule that goes with its rows changes none
+                reclouding.change_record(txn, db, record)
             return removed
 
         return sorted(self._write_tiles(operation))

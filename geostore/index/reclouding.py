@@ -156,17 +156,19 @@ def restore_record(txn: Transaction[bytes], db: Databases, name: str, record: Re
 def _follow(
     txn: Transaction[bytes], db: Databases, name: str, before: Record | None, after: Record | None
 ) -> RowIds:
-    if after is None or not name.startswith(operations.DATASET_RECORDS):
+    if not name.startswith(operations.DATASET_RECORDS):
         return NO_ROWS
-    old_id, old_rule = _rule_of(name, before)
-    dataset_id, rule = _rule_of(name, after)
-    if dataset_id is None or rule == (old_rule if dataset_id == old_id else PROVIDER):
-        return NO_ROWS
+    rules = [_rule_of(name, before), _rule_of(name, after)]
     state = State.read(txn, db)
-    changed = _rewrite(txn, db, state.generation, dataset_id, rule)
-    if len(changed):
+    changed = [NO_ROWS]
+    for dataset_id in sorted({known for known, _ in rules if known is not None}):
+        was, now = (rule if known == dataset_id else PROVIDER for known, rule in rules)
+        if was != now:
+            changed.append(_rewrite(txn, db, state.generation, dataset_id, now))
+    row_ids = np.concatenate(changed)
+    if len(row_ids):
         operations.restart_removals(txn, db, state).write(txn, db)
-    return changed
+    return row_ids
 
 
 def follow_all(txn: Transaction[bytes], db: Databases, generation: int) -> None:

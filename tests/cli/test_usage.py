@@ -40,6 +40,7 @@ def test_the_commands_are_the_contracts() -> None:
         "dataset create",
         "dataset list",
         "dataset show",
+        "dataset recloud",
         "dataset delete",
         "ingest",
         "query",
