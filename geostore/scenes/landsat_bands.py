@@ -115,21 +115,8 @@ def _reflective(sensor: Sensor) -> tuple[tuple[str, str, str], ...]:
 
 def _level_1(generation: Generation, sensor: Sensor) -> Iterator[LandsatBand]:
     is_oli = has_cirrus(sensor)
-    pan = {"TM": (), "TIRS": (), "ETM": _ETM_PAN}.get(sensor, _OLI_PAN)
-    thermal = {"TM": _TM_THERMAL, "ETM": _ETM_THERMAL, "OLI": ()}.get(sensor, _TIRS)
-    for number, common, wavelength in (*_reflective(sensor), *pan):
-        info = _data_band(
-            f"B{number}",
-            common,
-            f"top of atmosphere reflectance, not corrected for the sun's elevation, {wavelength}",
-            # Fixed for the sensors whose counts are reflectance by design.
-            scale=2e-5 if is_oli else 1.0,
-            offset=-0.1 if is_oli else 0.0,
-        )
-        yield LandsatBand(info, number, "reflectance")
-    for number, common, wavelength in thermal:
-        info = _data_band(f"B{number}", common, f"top of atmosphere radiance, {wavelength}")
-        yield LandsatBand(info, number, "radiance")
+    # In the order of their numbers: the thermal band lies among the others on older sensors.
+    yield from sorted(_level_1_measured(sensor), key=_place)
     if generation == "c2":
         yield from _level_1_quality(sensor)
         for name, description in _ANGLES:
@@ -145,6 +132,30 @@ def _level_1(generation: Generation, sensor: Sensor) -> Iterator[LandsatBand]:
     elif generation == "c1" or is_oli:  # before collections only Landsat 8 had one
         fields = bqa_fields(generation, has_cirrus=is_oli)
         yield _quality_band("BQA", "pixel quality", fields, fill=FILL)
+
+
+def _place(band: LandsatBand) -> int:
+    """A band's number as a number: 6 for `6_VCID_2`."""
+    return int((band.number or "0").partition("_")[0])
+
+
+def _level_1_measured(sensor: Sensor) -> Iterator[LandsatBand]:
+    is_oli = has_cirrus(sensor)
+    pan = {"TM": (), "TIRS": (), "ETM": _ETM_PAN}.get(sensor, _OLI_PAN)
+    thermal = {"TM": _TM_THERMAL, "ETM": _ETM_THERMAL, "OLI": ()}.get(sensor, _TIRS)
+    for number, common, wavelength in (*_reflective(sensor), *pan):
+        info = _data_band(
+            f"B{number}",
+            common,
+            f"top of atmosphere reflectance, not corrected for the sun's elevation, {wavelength}",
+            # Fixed for the sensors whose counts are reflectance by design.
+            scale=2e-5 if is_oli else 1.0,
+            offset=-0.1 if is_oli else 0.0,
+        )
+        yield LandsatBand(info, number, "reflectance")
+    for number, common, wavelength in thermal:
+        info = _data_band(f"B{number}", common, f"top of atmosphere radiance, {wavelength}")
+        yield LandsatBand(info, number, "radiance")
 
 
 def _level_1_quality(sensor: Sensor) -> Iterator[LandsatBand]:
