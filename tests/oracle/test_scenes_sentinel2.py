@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import tarfile
 import zipfile
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -13,14 +15,17 @@ import pytest
 import rasterio
 from rasterio.windows import Window
 
+from geostore.compute import cloud_mask
 from geostore.errors import UnreadableSourceError
-from geostore.scenes import Scene, detect, open_source
+from geostore.scenes import Scene, detect, find_sources, open_source
 from geostore.types import BandRole
+from tests.sentinel2_products import Safe
 
 MAIN = "S2A_MSIL1C_20160112T160642_N0201_R097_T18SVG_20160112T160642"
 DECIMATED = "S2A_MSIL1C_20180629T000241_N0206_R030_T56JMM_20180629T012042"
 ONE_BAND = "S2A_MSIL1C_20180101T105441_N0206_R051_T31TDH_20180101T124911"
 L2A = "S2A_MSIL2A_20221005T115411_N0400_R023_T29UNU_20221005T164454"
+PATCHES = "BigEarthNet-S2-Example"
 WINDOW = 500
 L1C_BANDS = [
     "B01",
@@ -160,8 +165,131 @@ def test_a_product_of_one_band(products: Path) -> None:
 def test_metadata_without_images(products: Path, name: str) -> None:
     path = products / "metadata_only" / name
     assert detect(path) is not None
-    with pytest.raises(UnreadableSourceError, match=r"no image of any band is there.*B02"):
+    xml = next(path.glob("MTD_MSI*.xml")).read_text()
+    listed = [one for one in re.findall(r"<IMAGE_FILE>(.*?)</IMAGE_FILE>", xml) if "TCI" not in one]
+    assert len(listed) in (13, 32)
+    with pytest.raises(UnreadableSourceError, match="no image of any band is there") as raised:
         open_source(path)
+    shown = ", ".join(f"{one}.jp2" for one in listed[:3])
+    assert str(raised.value).endswith(f"expected {shown} and {len(listed) - 3} more")
+
+
+def test_a_decimated_product_says_that_it_has_no_cloud(products: Path) -> None:
+    """Its MSK_CLOUDS_B00.gml has no polygon, and its XML states 0 % cloud."""
+    path = products / f"{DECIMATED}.zip"
+    with zipfile.ZipFile(path) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith("MTD_MSIL1C.xml")]
+        xml = archive.read(name).decode()
+        (name,) = [name for name in archive.namelist() if name.endswith("MTD_TL.xml")]
+        assert re.findall(r"<NROWS>(\d+)", archive.read(name).decode()) == ["10980", "5490", "1830"]
+    assert re.findall(r"<Cloud_Coverage_Assessment>(.*?)<", xml) == ["0.0"]
+    (scene,) = open_source(path)
+    with scene:
+        assert scene.cloud is not None
+        assert scene.cloud.method == "CLASSI bits 0,1"
+        band = scene.band("CLASSI")
+        coastal = scene.band("B01")
+        assert band is not None
+        assert coastal is not None
+        assert band.source.grid.transform == coastal.source.grid.transform
+        bits, valid = band.source.read(0, 0, 73, 73)
+        assert not bits.any()
+        with rasterio.open(gdal_paths(path)["B01"]) as expected:
+            np.testing.assert_array_equal(valid, expected.read(1) != 0)
+
+
+def test_the_masks_of_a_real_product_as_level_1c_has_them(products: Path, tmp_path: Path) -> None:
+    """L2A products carry L1C's masks along: the real file, in a product of level 1C."""
+    granule = next((products / f"{L2A}.SAFE").glob("GRANULE/*"))
+    safe = Safe(tmp_path, baseline="0400").metadata()
+    image = next(granule.glob("IMG_DATA/R60m/*_B01_60m.jp2"))
+    safe.band_path("B01").parent.mkdir(parents=True)
+    safe.band_path("B01").symlink_to(image)
+    (safe.granule / "QI_DATA").mkdir()
+    (safe.granule / "QI_DATA" / "MSK_CLASSI_B00.jp2").symlink_to(
+        granule / "QI_DATA" / "MSK_CLASSI_B00.jp2"
+    )
+    with rasterio.open(granule / "QI_DATA" / "MSK_CLASSI_B00.jp2") as dataset:
+        opaque, cirrus, snow = dataset.read()
+        transform = tuple(dataset.transform)[:6]
+    with rasterio.open(image) as dataset:
+        seen = dataset.read(1) != 0
+    (scene,) = open_source(safe.path)
+    with scene:
+        assert scene.cloud is not None
+        assert scene.cloud.method == "CLASSI bits 0,1"
+        band = scene.bands[-1]
+        assert band.source.grid.transform == transform
+        bits, valid = band.source.read(0, 0, 1830, 1830)
+        np.testing.assert_array_equal(bits, opaque + 2 * cirrus + 4 * snow)
+        np.testing.assert_array_equal(valid, seen)
+        # The two kinds of cloud together: 56.6 %, near the 59.8 % that SCL finds.
+        ours = cloud_mask(bits, scene.cloud)[seen].mean()
+        assert ours == ((opaque | cirrus) != 0)[seen].mean()
+        assert 100 * ours == pytest.approx(56.6, abs=0.05)
+
+
+@pytest.fixture(scope="module")
+def folder(products: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The patches, unpacked."""
+    folder = tmp_path_factory.mktemp("patches")
+    with tarfile.open(products / f"{PATCHES}.tar.bz2") as archive:
+        archive.extractall(folder, filter="data")
+    return folder / PATCHES
+
+
+class TestPatches:
+    """BigEarthNet: band files by names that state level 2A, six patches in one archive."""
+
+    def test_are_scenes_each(self, products: Path, folder: Path) -> None:
+        scenes = open_source(products / f"{PATCHES}.tar.bz2")
+        assert [scene.id for scene in scenes] == sorted(path.name for path in folder.iterdir())
+        assert len(scenes) == 6
+        for scene in scenes:
+            with scene:
+                assert scene.reader == "sentinel-2-l2a"
+                assert scene.platform == f"sentinel-2{scene.id[2].lower()}"
+                assert scene.missing == ("AOT", "WVP", "SCL", "CLDPRB", "SNWPRB")
+                assert (scene.cloud, scene.likelihood_band) == (None, None)
+                names = [name for name in L1C_BANDS if name != "B10"]
+                files = {name: folder / scene.id / f"{scene.id}_{name}.tif" for name in names}
+                assert_same_pixels(scene, {name: str(path) for name, path in files.items()})
+                labels = json.loads(
+                    (folder / scene.id / f"{scene.id}_labels_metadata.json").read_text()
+                )
+                corner = labels["coordinates"]["ulx"], labels["coordinates"]["uly"]
+                for band in scene.bands:
+                    assert band.source.grid.transform[2::3] == corner
+                taken = datetime.strptime(labels["acquisition_date"], "%Y-%m-%d %H:%M:%S").replace(
+                    tzinfo=UTC
+                )
+                if scene.time_us == scene.time_end_us:
+                    assert time_of(scene) == taken
+                else:  # a name whose clock has five digits, or 61 seconds
+                    assert scene.id[20:].split("_")[0] in ("93020", "94161")
+                    assert time_of(scene).date() == taken.date()
+
+    def test_unpacked_each_folder_is_found(self, products: Path, folder: Path) -> None:
+        found = [Path(one.path) for one in find_sources([folder])]
+        assert found == sorted(folder.iterdir())
+        packed = {scene.id: scene for scene in open_source(products / f"{PATCHES}.tar.bz2")}
+        for path in found:
+            (scene,) = open_source(path)
+            assert scene.fingerprint == packed[scene.id].fingerprint
+            scene.close()
+        for scene in packed.values():
+            scene.close()
+
+
+def test_cut_windows_with_names_of_their_own_are_plain_rasters(products: Path) -> None:
+    """Neither level nor band is in their names."""
+    for name, taken in (
+        ("ref_S2A_20160608T153121_T33UUU_sub", datetime(2016, 6, 8, 15, 31, 21, tzinfo=UTC)),
+        ("tgt_S2A_20160529T153631_T33UUU_sub", datetime(2016, 5, 29, 15, 36, 31, tzinfo=UTC)),
+    ):
+        (scene,) = open_source(products / "T33UUU_2dates_10m" / f"{name}.jp2")
+        with scene:
+            assert (scene.reader, time_of(scene)) == ("geotiff", taken)
 
 
 class TestL2A:
