@@ -14,6 +14,7 @@ from importlib.metadata import EntryPoint, entry_points
 
 from geostore.errors import InternalError, InvalidInputError, UnreadableSourceError
 from geostore.scenes.geotiff import GeotiffReader
+from geostore.scenes.landsat import LANDSAT_READERS
 from geostore.scenes.modis import ModisReader
 from geostore.scenes.scene import Reader, ReaderFamily, ReadOptions, Scene
 from geostore.scenes.sentinel2 import Sentinel2Reader
@@ -27,6 +28,7 @@ ENTRY_POINT_GROUP = "geostore.readers"
 _BUILT_IN: tuple[Reader, ...] = (
     Sentinel2Reader("L1C"),
     Sentinel2Reader("L2A"),
+    *LANDSAT_READERS,
     ModisReader(),
 )
 _ANY_RASTER: Reader = GeotiffReader()
