@@ -187,7 +187,7 @@ class Store:
             replace: put another version of a scene in place of the one that is there.
             dry_run: plan only; results are `planned`.
             time: the time of rasters that do not say theirs; as in `query`.
-            memory_bytes: about how many decoded bytes to hold at once.
+            memory_bytes: about how much to hold at once; a quarter of the machine by default.
 
         Raises:
             NotFoundError: a path that is not there. InvalidInputError: a bad value.
@@ -201,7 +201,7 @@ class Store:
         optional: dict[str, Any] = {
             "cells_max": keywords.whole("max_tiles", max_tiles),
             "workers": keywords.whole("workers", workers),
-            "budget_bytes": keywords.whole("memory_bytes", memory_bytes),
+            "memory_bytes": keywords.whole("memory_bytes", memory_bytes),
         }
         listed = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
         return ingest(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
@@ -11,6 +11,7 @@ from geostore.backends.cluster_nodes import ClusterNodes, Connect, Tries, home_o
 from geostore.backends.cluster_scenes import ClusterScenes
 from geostore.backends.cluster_tiles import ClusterTiles
 from geostore.backends.cluster_verification import verify_nodes
+from geostore.backends.protocol import WritingTurn
 from geostore.config import Target
 from geostore.errors import (
     ConflictError,
@@ -204,6 +205,9 @@ class ClusterBackend:
         self._definitions.update({one.id: one for one in definitions if one.is_complete})
 
     # ------------------------------------------------------------ scenes
+
+    def writing_turns(self) -> AbstractContextManager[WritingTurn]:
+        return nullcontext(lambda check: nullcontext())  # noqa: ARG005 - nobody waits
 
     def begin_scene(
         self,

@@ -8,12 +8,14 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from geostore.backends.protocol import WritingTurn
 from geostore.node import (
     Mode,
     Node,
@@ -157,6 +159,12 @@ class EmbeddedBackend:
 
     def delete_dataset(self, name: str) -> int:
         return self._node.delete_dataset(name)
+
+    @contextmanager
+    def writing_turns(self) -> Iterator[WritingTurn]:
+        turns = self._node.turns
+        with turns.ingest():
+            yield turns.turn
 
     def begin_scene(
         self,

@@ -5,8 +5,9 @@ The rooms above speak to nothing else. Calls may come from any thread.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
         TileKey,
     )
 
-__all__ = ["Backend"]
+__all__ = ["Backend", "WritingTurn"]
+
+WritingTurn: TypeAlias = Callable[[Callable[[], None]], AbstractContextManager[None]]
+"""What a scene's writing is done in; takes a function that raises to give up waiting."""
 
 
 @runtime_checkable
@@ -72,6 +76,14 @@ class Backend(Protocol):
         """Removes a dataset with all its scenes and returns how many tiles it had.
 
         Raises NotFoundError. Interrupted, it is finished by the next writer.
+        """
+        ...
+
+    def writing_turns(self) -> AbstractContextManager[WritingTurn]:
+        """Entered for as long as an ingest runs; what it gives is entered for each scene.
+
+        Ingests of several processes on one directory take turns so; in a cluster nobody has
+        to wait. The function that a turn takes is called while it waits, to give up.
         """
         ...
 

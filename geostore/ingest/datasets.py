@@ -17,6 +17,7 @@ from geostore.types import Codec, DatasetDefinition, Resampling, SchemeName, val
 __all__ = [
     "DatasetRequest",
     "DatasetStore",
+    "PlannedDatasets",
     "Proposal",
     "check_request",
     "complete",
@@ -185,6 +186,25 @@ def propose(
         return Proposal(complete(define(name, request, reader), scene), None)
     _refuse_differences(stored, request)
     return Proposal(complete(stored, scene), stored)
+
+
+class PlannedDatasets:
+    """A store's datasets as they would be after what a dry run has planned; writes nothing."""
+
+    def __init__(self, store: DatasetStore) -> None:
+        self._store = store
+        self._planned: dict[str, DatasetDefinition] = {}
+
+    def dataset(self, name: str) -> DatasetDefinition:
+        planned = self._planned.get(name)
+        return self._store.dataset(name) if planned is None else planned
+
+    def create_dataset(self, definition: DatasetDefinition) -> None:
+        self._planned[definition.name] = definition
+
+    def replace_dataset(self, old: DatasetDefinition, new: DatasetDefinition) -> None:
+        assert self.dataset(old.name) == old, "scenes of one new dataset are planned in turn"
+        self._planned[new.name] = new
 
 
 def settle(store: DatasetStore, proposal: Proposal) -> bool:

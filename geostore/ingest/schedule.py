@@ -1,6 +1,6 @@
 """Runs a scene's plan on threads: chunks are decoded once, kept while a cell needs them, and
 let go; cells are made as soon as their chunks are there. Memory is bounded by a budget of
-decoded bytes and a bound on tiles that nobody has taken yet.
+decoded bytes, which all scenes in work share, and a bound on tiles that nobody has taken yet.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 
 from geostore.errors import InternalError
+from geostore.ingest.memory import Budget
 from geostore.ingest.partition import ChunkPixels, make_tile
 from geostore.ingest.plan import CellPlan, Chunk, ScenePlan
 from geostore.types import EncodedTile
@@ -33,12 +34,12 @@ class _Run:
     """The state of one scene's run; only the thread that iterates touches it."""
 
     def __init__(
-        self, plan: ScenePlan, executor: ThreadPoolExecutor, workers: int, budget_bytes: int
+        self, plan: ScenePlan, executor: ThreadPoolExecutor, workers: int, budget: Budget
     ) -> None:
         self.plan = plan
         self.executor = executor
         self.in_flight_max = workers + 2
-        self.budget_bytes = budget_bytes
+        self.budget = budget
         self.needs = [plan.chunks(cell) for cell in plan.cells]
         self.uses = Counter(chunk for needed in self.needs for chunk in needed)
         self.wanted_by: dict[Chunk, list[int]] = {}
@@ -74,7 +75,7 @@ class _Run:
             chunk = self.order[self.next_chunk]
             estimate = self._estimate_bytes(chunk)
             urgent = self.wanted_by[chunk][0] <= self.oldest
-            if not urgent and self.reserved_bytes + estimate > self.budget_bytes:
+            if not self.budget.take(estimate, urgent=urgent):
                 break
             self.reserved_bytes += estimate
             self.next_chunk += 1
@@ -115,7 +116,11 @@ class _Run:
             self.uses[chunk] -= 1
             if not self.uses[chunk]:
                 del self.held[chunk]
-                self.reserved_bytes -= self._estimate_bytes(chunk)
+                self._give_back(self._estimate_bytes(chunk))
+
+    def _give_back(self, size_bytes: int) -> None:
+        self.reserved_bytes -= size_bytes
+        self.budget.give_back(size_bytes)
 
     def cancel(self) -> None:
         """Let nothing of this run outlive it."""
@@ -124,21 +129,22 @@ class _Run:
         for future in list(self.futures):
             if not future.cancelled():
                 future.exception()
+        self._give_back(self.reserved_bytes)
 
 
 def tiles(
-    plan: ScenePlan, executor: ThreadPoolExecutor, *, workers: int, budget_bytes: int
+    plan: ScenePlan, executor: ThreadPoolExecutor, *, workers: int, budget: Budget
 ) -> Generator[tuple[CellPlan, EncodedTile | None]]:
     """Every cell of the plan with its tile (None where it has no valid pixel).
 
-    Cells come as they are ready. Decoded chunks take at most about `budget_bytes`, or what
-    one cell needs if that is more. The first error of any task ends the run.
+    Cells come as they are ready. Decoded chunks take what `budget` has left, or what one cell
+    needs if that is more. The first error of any task ends the run.
 
     Args:
         executor: where decoding and tile making run.
         workers: its threads.
     """
-    run = _Run(plan, executor, workers, budget_bytes)
+    run = _Run(plan, executor, workers, budget)
     remaining = len(plan.cells)
     try:
         while remaining:

@@ -58,6 +58,8 @@ class StoreDirectory:
         self.root = root
         self.identity_file = root / "geostore.json"
         self.lock_file = root / "lock"
+        self.queue_file = root / "lock.queue"
+        """Locked by who waits for the writer's turn (`geostore.node.writer_turns`)."""
         self.ring_file = root / "ring.json"
         """Of a node of a cluster: its id and ring (see `geostore.server.ring_file`)."""
         self.catalog = root / "catalog"

@@ -19,21 +19,34 @@ from pathlib import Path
 from geostore.errors import ReadOnlyError, StorageFullError, StoreLockedError
 from geostore.node.disk import FORBIDDEN, FULL
 
-__all__ = ["WriterLock"]
+__all__ = ["WriterLock", "is_lent"]
 
 HOLDER_BYTES_MAX = 2000
 
 
+def is_lent(path: Path) -> bool | None:
+    """Whether the holder of that lock lends it between scenes (`geostore.node.writer_turns`).
+
+    None where its holder has not written who it is.
+    """
+    try:
+        value = json.loads(path.read_bytes()[:HOLDER_BYTES_MAX])
+        return bool(value.get("lends", False))
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
 class WriterLock:
-    """The held lock of one store.
+    """The held lock of one store. `lends`: others may have it between two scenes.
 
     Raises:
         StoreLockedError: another process, or another open store of this one, writes.
         ReadOnlyError: the lock file cannot be written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, lends: bool = False) -> None:
         self._path = path
+        self._lends = lends
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
@@ -61,6 +74,7 @@ class WriterLock:
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "command": " ".join(shlex.quote(part) for part in sys.argv)[:500],
+            "lends": self._lends,
         }
         try:
             os.ftruncate(self._descriptor, 0)
@@ -69,6 +83,12 @@ class WriterLock:
             # On a full disk the lock still holds; only the message to others is poorer.
             if error.errno not in FULL:
                 raise
+
+    def lend(self, *, lends: bool) -> None:
+        """Say to others whether the lock is lent from now on."""
+        if self._lends != lends and self.is_held:
+            self._lends = lends
+            self._write_holder()
 
     @property
     def is_held(self) -> bool:

@@ -32,6 +32,7 @@ from geostore.node.records import SCENE_PREFIX
 from geostore.node.tile_files import TileFiles
 from geostore.node.tile_holder import TileHolder
 from geostore.node.verification import verify_store
+from geostore.node.writer_turns import WriterTurns
 from geostore.query import Explain, Query
 from geostore.types import DatasetDefinition, EncodedTile, RowBatch, SceneRecord, TileKey
 from geostore.types.report import Progress, StoreStatus, VerifyReport
@@ -92,6 +93,10 @@ class Node:
         self._now_us = now_us
         self._write_lock = threading.RLock()
         self._lock: WriterLock | None = None
+        self._lends_lock = False
+        self._keeps_lock = lock_now
+        self.turns = WriterTurns(self, self.directory.lock_file, self.directory.queue_file)
+        """This node's ingests and those of other processes, one writing at a time."""
         self._located: OrderedDict[TileKey, _Located] = OrderedDict()
         self._located_lock = threading.Lock()
         self._is_closed = False
@@ -257,7 +262,7 @@ class Node:
                 " is written through the cluster (geostore://host:port), and only read here"
             )
         # Held from here on: what settling calls asks for the writer too.
-        lock = self._lock = WriterLock(self.directory.lock_file)
+        lock = self._lock = WriterLock(self.directory.lock_file, lends=self._lends_lock)
         try:
             with REGISTRY.timed(NODE_RECOVERY_SECONDS):
                 self._follow()
@@ -271,6 +276,32 @@ class Node:
             self._lock = None
             lock.release()
             raise
+
+    def take_lock(self, *, lends: bool) -> None:
+        """Become the writer (see `writing`); `lends`: say in the lock that it is lent."""
+        with self._write_lock:
+            self._lends_lock = lends and not self._keeps_lock
+            with self.writing():
+                pass
+
+    def lend_lock(self, *, lends: bool) -> None:
+        """Say in the lock whether it is lent between scenes; where it is not held, remember."""
+        with self._write_lock:
+            self._lends_lock = lends and not self._keeps_lock
+            if self._lock is not None:
+                self._lock.lend(lends=self._lends_lock)
+
+    def give_lock(self) -> None:
+        """Let the next writer in; the next call that writes takes the lock again.
+
+        A lock that was asked for when the node was opened is kept.
+        """
+        with self._write_lock:
+            if self._keeps_lock:
+                return
+            lock, self._lock, self._lends_lock = self._lock, None, False
+            if lock is not None:
+                lock.release()
 
     def close(self) -> None:
         """Releases files, catalog and lock; harmless when closed."""

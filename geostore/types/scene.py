@@ -107,13 +107,14 @@ class SceneResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IngestProgress:
-    """Where an ingest stands; sent to the caller's `progress` after every batch of tiles."""
+    """Where an ingest stands; sent to the caller's `progress` after every batch of tiles.
+
+    Several scenes may be in work at once: this is about one of them, and about all together.
+    """
 
     path: str
     scene: str
     dataset: str
-    scenes_done: int
-    """Scenes finished before this one, whatever their end."""
     cells_done: int
     """Cells of this scene that are dealt with."""
     cells_total: int
@@ -121,3 +122,13 @@ class IngestProgress:
     """Tiles of this scene that are durable."""
     bytes: int
     """Stored bytes of those tiles."""
+    scenes_done: int = 0
+    """Scenes that have ended, whatever their end."""
+    sources_done: int = 0
+    """Files, products and archives that are dealt with."""
+    sources_total: int = 0
+    """All that were found."""
+    stored_tiles: int = 0
+    """Tiles that this ingest has made durable, of all scenes."""
+    stored_bytes: int = 0
+    """Bytes of those."""

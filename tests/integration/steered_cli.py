@@ -2,6 +2,7 @@
 
 At the first such step one byte is written to the file descriptor THERE, and one byte read
 from GO before anything goes on: so that a test signals a real process at a known moment.
+Another byte is written when the ingest was told to stop: a signal has arrived.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from geostore.ingest import schedule
+from geostore.ingest.turns import Turns
 from geostore.node.disk import Disk
 from geostore_cli.main import main
 
@@ -37,6 +39,13 @@ def steer(wanted: str, there: int, go: int) -> None:
         reached("decode")
         return chunk
 
+    def stop_and_say(turns: Turns) -> None:
+        stop(turns)
+        if wanted == "":
+            os.write(there, b"x")
+
+    stop = Turns.stop
+    Turns.stop = stop_and_say  # type: ignore[method-assign]
     Disk.__init__ = make  # type: ignore[method-assign]
     schedule.decode = decode_then_stop
 

@@ -94,6 +94,14 @@ class StockedStore:
         )  # fmt: skip
         return Ran(done.returncode, done.stdout.decode(), done.stderr.decode())
 
+    def start(self, *arguments: object) -> subprocess.Popen[str]:
+        """The same, not waited for: the caller ends it."""
+        words = ["-m", "geostore_cli", "--store", str(self.path), *map(str, arguments)]
+        return subprocess.Popen(
+            [sys.executable, *words],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
     def check_unharmed(self, *, others: int = 0) -> None:
         """The first scene is whole, `others` more are, and nothing else lies about."""
         rows = self.run("query").lines

@@ -145,21 +145,53 @@ def test_a_second_writer_is_told_who_writes(
     with SteeredRun(stocked, "put.write", "ingest", second) as first:
         first.wait_until_there()
         says = (str(stocked.path), f"process {first.process.pid}", f"kill {first.process.pid}")
-        # However many scenes were asked for, it is said once.
-        for words in (("ingest", *thirds), ("dataset", "create", "x"), ("verify", "--rebuild")):
+        for words in (("dataset", "create", "x"), ("verify", "--rebuild")):
             check_one_error(stocked.process(*words), 1, says)
         with (
             geostore.open(stocked.path) as store,
             pytest.raises(StoreLockedError, match="is being written by process"),
         ):
-            store.ingest(thirds[0])
-        # Reading works beside, and sees nothing unfinished.
-        assert stocked.run("query").lines == stocked.rows
+            store.create_dataset("x")
+        # Another ingest waits for its turn, and says so.
+        waiting = stocked.start("ingest", *thirds)
+        try:
+            said = waiting.stderr.readline()
+            assert "waits" in said, said
+            for text in says[:2]:
+                assert text in said
+            # Reading works beside, and sees nothing unfinished.
+            assert stocked.run("query").lines == stocked.rows
+            assert waiting.poll() is None
+            first.go_on()
+            assert first.end().lines[0]["status"] == "ingested"
+            stdout, stderr = waiting.communicate(timeout=60)
+        finally:
+            waiting.kill()
+            waiting.wait()
+        assert waiting.returncode == 0, stderr
+        assert stdout.count('"ingested"') == 2
+    stocked.check_unharmed(others=3)
+
+
+def test_an_ingest_that_waits_for_another_can_be_interrupted(
+    stocked: StockedStore, second: Path, make_raster: Callable[..., Path]
+) -> None:
+    third = make_raster("third.tif", np.full((1, 64, 64), 1, "uint8"))
+    with SteeredRun(stocked, "put.write", "ingest", second) as first:
+        first.wait_until_there()
+        waiting = stocked.start("ingest", third)
+        try:
+            assert "waits" in waiting.stderr.readline()
+            waiting.send_signal(signal.SIGINT)
+            _, stderr = waiting.communicate(timeout=60)
+        finally:
+            waiting.kill()
+            waiting.wait()
+        assert waiting.returncode == 130
+        assert "interrupted" in stderr
         first.go_on()
         assert first.end().lines[0]["status"] == "ingested"
     stocked.check_unharmed(others=1)
-    stocked.run("ingest", *thirds)
-    stocked.check_unharmed(others=3)
 
 
 # ---------------------------------------------------------------- Ctrl-C and kill
@@ -170,14 +202,15 @@ def test_ctrl_c(stocked: StockedStore, second: Path, step: str) -> None:
     with SteeredRun(stocked, step, "ingest", second, "--workers", "2") as run:
         run.wait_until_there()
         run.process.send_signal(signal.SIGINT)
+        run.wait_until_there()  # until it has arrived
         run.go_on()
         ran = run.end()
     assert ran.code == 130, ran
     assert ran.stdout == ""
     assert ran.stderr.startswith("geostore: interrupted: ")
     assert ran.stderr.count("\n") == 1
-    # The commit decides: after it the scene is there, whole, and said to be so.
-    is_stored = step in ("record.committed.saved", "publish")
+    # A commit that has begun is ended: the scene is there, whole, and said to be so.
+    is_stored = step in ("record.committed", "record.committed.saved", "publish")
     stocked.check_unharmed(others=int(is_stored))
     (line,) = stocked.run("ingest", second).lines
     assert line["status"] == ("unchanged" if is_stored else "ingested")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from geostore.ingest.datasets import DatasetRequest, complete, define
+from geostore.ingest.memory import Budget
 from geostore.ingest.plan import plan_scene
 from geostore.ingest.schedule import tiles
 from geostore.scenes import open_source, readers
@@ -33,7 +34,7 @@ def _checksums(
         with ThreadPoolExecutor(workers) as executor:
             return {
                 cell.geocode: tile.checksum
-                for cell, tile in tiles(plan, executor, workers=workers, budget_bytes=budget)
+                for cell, tile in tiles(plan, executor, workers=workers, budget=Budget(budget))
                 if tile is not None
             }
     finally:
