@@ -87,6 +87,8 @@ class _Child:
         finally:
             os.close(requests)
             os.close(answers)
+        with suppress(AttributeError, OSError):  # Linux; a block then takes few turns
+            fcntl.fcntl(self._answers, fcntl.F_SETPIPE_SZ, _READ_BYTES)
         os.set_blocking(self._answers, False)
         os.set_blocking(self._requests, False)
 

@@ -2,8 +2,9 @@
 
 Conversion tools name their files by product, day and layer, each in a way of its own; the
 ways of GDAL and of four packages are known here. All layers of one product and day become one
-scene. It is not the provider's granule (layers may be missing, cut or resampled), so its id
-ends with eight digits of its content, and the granule may be there beside it.
+scene. It is not the provider's granule: it may be cut or resampled, and has the layers that
+somebody wanted, of which none is missing. So its id ends with eight digits of its content, and
+the granule may be there beside it.
 """
 
 from __future__ import annotations
@@ -281,7 +282,6 @@ def _scene(source: Source, product: Product, files: list[_File], options: ReadOp
         time_end_us=span.end_us if span else None,
         platform=platform,
         bands=tuple(ordered),
-        missing=tuple(name for name in product.layers if name not in bands),
         cloud=cloud_layer(product, list(bands)),
         properties={name: value for name, value in properties.items() if value is not None},
         fingerprint=fingerprint,

@@ -18,7 +18,8 @@ BITS_MAX = 64
 # A band, then class codes (`SCL 8,9,10`), bits (`QA_PIXEL bits 1,3,8-9=3`: bit 1 or 3 is set,
 # or bits 8 to 9 hold 3), or the lowest percent that is cloud (`CLDPRB >= 50`).
 _METHOD = re.compile(
-    r"^(?P<band>\S+) (?:bits (?P<bits>\d[\d,=/-]*)|>= ?(?P<least>\d+)|(?P<codes>\d+(?:, ?\d+)*))$"
+    r"^(?P<band>\S(?:.*?\S)?)(?<! bits)(?<! >=) "  # MOD13's bands have blanks in their names
+    r"(?:bits (?P<bits>\d[\d,=/-]*)|>= ?(?P<least>\d+)|(?P<codes>\d+(?:, ?\d+)*))$"
 )
 _TEST = re.compile(r"^(?P<low>\d+)(?:-(?P<high>\d+)=(?P<values>\d+(?:/\d+)*))?$")
 
