@@ -72,6 +72,9 @@ _LOST_PIXELS = re.compile(
     re.IGNORECASE,
 )
 
+MESSAGE_CHARACTERS_MAX = 500
+"""Of GDAL's own words: some quote what they found in the file."""
+
 _RASTERIO_LOGGERS = ("rasterio._err", "rasterio._env")
 _captured = threading.local()
 _warnings_lock = threading.Lock()
@@ -104,7 +107,8 @@ def _root_message(error: BaseException) -> str:
     """The innermost cause's text: rasterio says only "see previous exception"."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return str(error).strip().rstrip(".") or type(error).__name__
+    text = str(error).strip().rstrip(".") or type(error).__name__
+    return text if len(text) <= MESSAGE_CHARACTERS_MAX else f"{text[:MESSAGE_CHARACTERS_MAX]}…"
 
 
 @contextmanager

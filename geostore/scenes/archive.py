@@ -269,7 +269,7 @@ class ZipArchive:
             zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, ValueError,
             struct.error, EOFError,
         ) as error:  # fmt: skip
-            raise UnreadableSourceError(f"{shown}: {str(error) or 'truncated'}") from error
+            raise UnreadableSourceError(f"{shown}: {_said(error)}") from error
 
     def direct(self, member: str) -> str | None:
         # A stored member could be read in place, but only inflating checks its CRC: the
@@ -279,6 +279,12 @@ class ZipArchive:
 
     def close(self) -> None:
         self._zip.close()
+
+
+def _said(error: Exception) -> str:
+    """What an unpacker says, without the file's content that it may quote."""
+    text = str(error) or "truncated"
+    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def _check_directory_size(path: Path, shown: str) -> None:
@@ -320,7 +326,7 @@ class _Checked(io.RawIOBase, BinaryIO):
         try:
             data = self._inner.read(size)
         except (zipfile.BadZipFile, zlib.error, EOFError, lzma.LZMAError, OSError) as error:
-            raise UnreadableSourceError(f"{self._shown}: {str(error) or 'truncated'}") from error
+            raise UnreadableSourceError(f"{self._shown}: {_said(error)}") from error
         self._left -= len(data)
         if self._left < 0 or (self._left > 0 and not data and size != 0):
             raise UnreadableSourceError(

@@ -259,6 +259,18 @@ def test_a_member_whose_own_header_names_no_text(tmp_path: Path) -> None:
         source.open_bytes("é.xml", 100)
 
 
+def test_a_member_whose_own_header_has_a_name_of_thousands_of_letters(tmp_path: Path) -> None:
+    """zipfile's message would quote them all."""
+    path = make_zip(tmp_path / "a.zip", {"x.xml": b"<a/>" * 9000}, zipfile.ZIP_STORED)
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<H", data, 26, 30_000)
+    path.write_bytes(data)
+    with Source(path) as source, pytest.raises(UnreadableSourceError) as caught:
+        source.open_bytes("x.xml", 40_000)
+    assert str(caught.value).startswith(f"{path}: member 'x.xml': ")
+    assert len(str(caught.value)) < len(str(path)) + 300
+
+
 def test_no_room_to_unpack_is_not_the_sources_fault(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
