@@ -14,6 +14,8 @@ __all__ = ["time_from_name", "time_from_tags"]
 _YEARS = range(1930, 2100)
 _SEPARATED = re.compile(r"(?<!\d)(\d{4})([-_])(\d{2})\2(\d{2})(?!\d)")
 _COMPACT = re.compile(r"(?<!\d)(\d{4})(\d{2})(\d{2})(?:T(\d{2})(\d{2})(\d{2})(?!\d)|(?!\d))")
+# A Landsat Scene Identifier: path, row, year, day of the year.
+_LANDSAT = re.compile(r"(?<![A-Za-z0-9])L[COTEM]\d\d{6}(\d{4})(\d{3})[A-Z]{3}\d{2}(?![A-Za-z0-9])")
 _TAG_TIME = re.compile(
     r"^\s*(\d{4})[:-](\d{2})[:-](\d{2})(?:[ T](\d{2}):(\d{2}):(\d{2})(?:\.(\d{1,9}))?"
     r"\s*(Z|[+-]\d{2}:?\d{2})?)?\s*$"
@@ -44,6 +46,13 @@ def _day(year: int, month: int, day: int) -> TimeSpan | None:
     return TimeSpan(start_us, start_us + 86_400_000_000 - 1)
 
 
+def _day_of_year(year: int, day: int) -> TimeSpan | None:
+    if year not in _YEARS or not 1 <= day <= 366:
+        return None
+    date = datetime(year, 1, 1, tzinfo=UTC) + timedelta(days=day - 1)
+    return _day(date.year, date.month, date.day) if date.year == year else None
+
+
 def _instant(day: TimeSpan | None, hour: int, minute: int, second: int) -> TimeSpan | None:
     if day is None or day.start_us is None or hour > 23 or minute > 59 or second > 60:
         return None
@@ -55,12 +64,16 @@ def time_from_name(name: str) -> TimeSpan | None:
     """The first date or time in a file's name: a day is its whole span.
 
     Understands 20150926, 2015-09-26, 2015_09_26 and 20150926T101112, each not part of a
-    longer number, in the years 1930 to 2099.
+    longer number, in the years 1930 to 2099; and the day in the name of a Landsat scene, which
+    rasters made of one keep: LE70230282011250EDC00_ndvi is of the 250th day of 2011.
 
     >>> time_from_name("m_4709963_se_14_1_20150926.tif") == TimeSpan.parse("2015-09-26")
     True
     """
     stem = PurePosixPath(name).stem
+    landsat = _LANDSAT.search(stem)
+    if landsat is not None and (day := _day_of_year(int(landsat[1]), int(landsat[2]))):
+        return day
     found = [
         *((match.start(), match, (1, 3, 4)) for match in _SEPARATED.finditer(stem)),
         *((match.start(), match, (1, 2, 3)) for match in _COMPACT.finditer(stem)),

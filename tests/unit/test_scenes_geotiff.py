@@ -271,6 +271,12 @@ class TestTime:
             ("2020-07_26.tif", None),
             ("LC08_L1TP_014032_20180615_20180703_01.tif", "2018-06-15"),
             ("B1.tif", None),
+            ("LE70230282011250EDC00_ndvi.tif", "2011-09-07"),
+            ("LC80890802016062LGN01.fmask.img", "2016-03-02"),
+            ("LT50230282012366PAC00.tif", "2012-12-31"),
+            ("LT50230282011366PAC00.tif", None),
+            ("LT50230282011000PAC00.tif", None),
+            ("XLT50230282011250PAC00.tif", None),
         ],
     )
     def test_from_names(self, name: str, expected: str | None) -> None:
