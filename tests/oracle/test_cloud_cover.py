@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import rasterio
 from affine import Affine
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
@@ -61,3 +62,36 @@ def test_scenes_without_a_cloud_layer_have_null_cover(real: RealStore) -> None:
     for name in ("main-geohash", "rgb-geohash", "dateline-geohash"):
         assert all(tile.cloud_cover is None for tile in real.store.query(dataset=name))
         assert not real.store.query(dataset=name, cloud_cover=(0, 100)).count()
+
+
+def test_histograms_of_the_likelihood_count_its_pixels(real: RealStore) -> None:
+    """CLDPRB's pixels are held against GDAL by invariant 3; here they are counted."""
+    together = np.zeros(101, int)
+    for tile in real.store.query(dataset="l2a-geohash"):
+        read = tile.read(bands=["CLDPRB"])
+        counted = np.bincount(read.data[0][read.mask[0]], minlength=101)
+        histogram = tile.cloud_histogram
+        if histogram is None:
+            assert not counted.any()
+            continue
+        assert list(histogram) == counted.tolist()
+        together += counted
+    # The product's own likelihood, at its 60 m: 42.9 % are 50 or more where SCL has data.
+    with in_memory(band_file(real.sources["l2a"], "CLDPRB")) as likelihood:
+        granule = next(real.sources["l2a"].glob("GRANULE/*"))
+        (classes,) = granule.glob("IMG_DATA/R60m/*_SCL_60m.jp2")
+        with rasterio.open(classes) as dataset:
+            seen = dataset.read(1) != 0
+        share = 100 * (likelihood.read(1)[seen] >= 50).mean()
+    assert share == pytest.approx(42.9, abs=0.1)
+    assert 100 * together[50:].sum() / together.sum() == pytest.approx(share, abs=1.5)
+
+
+def test_classes_keep_their_names_and_colours(real: RealStore) -> None:
+    for tile in real.store.query(dataset="l2a-geohash", limit=3):
+        (scl,) = [
+            band for group in tile.schema.groups for band in group.bands if band.name == "SCL"
+        ]
+        assert scl.class_names["10"] == "thin cirrus"
+        assert scl.class_colors["10"] == "#64c8ff"
+        assert set(scl.class_colors) == set(scl.class_names) == set(map(str, range(12)))
