@@ -16,6 +16,8 @@ from geostore.errors import InternalError, InvalidInputError, UnreadableSourceEr
 from geostore.scenes.geotiff import GeotiffReader
 from geostore.scenes.landsat import LANDSAT_READERS
 from geostore.scenes.modis import ModisReader
+from geostore.scenes.naip import NaipReader
+from geostore.scenes.nlcd import NlcdReader
 from geostore.scenes.scene import Reader, ReaderFamily, ReadOptions, Scene
 from geostore.scenes.sentinel2 import Sentinel2Reader
 from geostore.scenes.source import Source
@@ -30,6 +32,8 @@ _BUILT_IN: tuple[Reader, ...] = (
     Sentinel2Reader("L2A"),
     *LANDSAT_READERS,
     ModisReader(),
+    NaipReader(),
+    NlcdReader(),
 )
 _ANY_RASTER: Reader = GeotiffReader()
 

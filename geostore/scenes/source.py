@@ -345,9 +345,12 @@ class Source:
 
     def _open_raster(self, member: str) -> RasterFile:
         shown = self.shown(member)
-        direct = self._direct(member)
+        is_image = self.head(member, len(IMAGE_MAGIC)) == IMAGE_MAGIC
+        direct = self._container.direct(member)
+        if direct is not None and is_image and _VIRTUAL.match(direct):
+            direct = None  # one inside a tar: its second file is found by a link beside it
         if direct is not None:
-            if (spill := spill_of(direct, shown)) is not None:
+            if is_image and (spill := spill_of(direct, shown)) is not None:
                 return self._open_pair(member, spill, direct, self._release)
             return RasterFile(direct, name=shown, on_close=self._release)
         unpacked = _Unpacked(self, member)
@@ -357,7 +360,7 @@ class Source:
             self._release()
 
         try:
-            if (spill := spill_of(unpacked.path(), shown)) is not None:
+            if is_image and (spill := spill_of(unpacked.path(), shown)) is not None:
                 return self._open_pair(member, spill, unpacked.path(), release)
             file = RasterFile(unpacked.path(), name=shown, localize=unpacked.path, on_close=release)
         except BaseException:
@@ -369,15 +372,6 @@ class Source:
         if not keep:
             unpacked.close()
         return file
-
-    def _direct(self, member: str) -> str | None:
-        """A path that reads a member in place. An Imagine file needs one of its own, by which
-        it is linked with its second file, not one inside a tar.
-        """
-        direct = self._container.direct(member)
-        if direct is not None and _VIRTUAL.match(direct):
-            return None if self.head(member, len(IMAGE_MAGIC)) == IMAGE_MAGIC else direct
-        return direct
 
     def _open_pair(
         self, member: str, spill: Spill, image: str, on_close: Callable[[], None]

@@ -31,7 +31,7 @@ from geostore.types import BandRole, TimeSpan
 )
 def test_pixels_masks_and_grids_are_rasterios(shared_data: Path, name: str) -> None:
     path = shared_data / name
-    (scene,) = open_source(path)
+    (scene,) = open_source(path, reader="geotiff")
     with scene, rasterio.open(path) as expected:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         assert scene.id == f"{path.stem}-{digest[:8]}"
