@@ -9,8 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from geostore.scenes.ahead import Ahead
     from geostore.scenes.find import FoundSource, find_sources
     from geostore.scenes.registry import detect, open_source, reader_named, readers
+    from geostore.scenes.remote import Remote
     from geostore.scenes.scene import (
         Reader,
         ReaderDefaults,
@@ -22,11 +24,13 @@ if TYPE_CHECKING:
     from geostore.scenes.source import Source
 
 _MODULES = {
+    "Ahead": "ahead",
     "FoundSource": "find",
     "ReadOptions": "scene",
     "Reader": "scene",
     "ReaderDefaults": "scene",
     "ReaderFamily": "scene",
+    "Remote": "remote",
     "Scene": "scene",
     "SceneBand": "scene",
     "Source": "source",
@@ -38,11 +42,13 @@ _MODULES = {
 }
 
 __all__ = [
+    "Ahead",
     "FoundSource",
     "ReadOptions",
     "Reader",
     "ReaderDefaults",
     "ReaderFamily",
+    "Remote",
     "Scene",
     "SceneBand",
     "Source",

@@ -21,9 +21,10 @@ from geostore.scenes.nlcd import NlcdReader
 from geostore.scenes.scene import Reader, ReaderFamily, ReadOptions, Scene
 from geostore.scenes.sentinel2 import Sentinel2Reader
 from geostore.scenes.source import Source
+from geostore.scenes.stac import StacReader
 from geostore.types import validate_name
 
-__all__ = ["ENTRY_POINT_GROUP", "detect", "open_source", "reader_named", "readers"]
+__all__ = ["ENTRY_POINT_GROUP", "claimant", "detect", "open_source", "reader_named", "readers"]
 
 ENTRY_POINT_GROUP = "geostore.readers"
 
@@ -34,6 +35,7 @@ _BUILT_IN: tuple[Reader, ...] = (
     ModisReader(),
     NaipReader(),
     NlcdReader(),
+    StacReader(),  # claims nothing: its sources are named outright
 )
 _ANY_RASTER: Reader = GeotiffReader()
 
@@ -96,7 +98,8 @@ def reader_named(name: str) -> Reader:
     raise InvalidInputError(f"reader {name!r}: expected one of {', '.join(known)}{_broken_text()}")
 
 
-def _claimant(source: Source) -> Reader | None:
+def claimant(source: Source) -> Reader | None:
+    """The first reader that claims `source`; None where none does."""
     return next((reader for reader in readers().values() if reader.claims(source)), None)
 
 
@@ -115,11 +118,11 @@ def detect(path: str | os.PathLike[str]) -> Reader | None:
         UnreadableSourceError: a damaged or hostile archive, or no permission.
     """
     with Source(path) as source:
-        return _claimant(source)
+        return claimant(source)
 
 
 def open_source(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | Source,
     *,
     reader: str | None = None,
     options: ReadOptions | None = None,
@@ -127,7 +130,7 @@ def open_source(
     """The scenes at `path`, opened; the caller closes each.
 
     Args:
-        path: a file, product directory or archive.
+        path: a file, product directory or archive; or a source, which is closed.
         reader: the reader to use, whatever it would claim; detected unless given.
         options: what the caller knows of the scenes.
 
@@ -137,7 +140,7 @@ def open_source(
             named).
         UnreadableSourceError: no reader claims it, or it is damaged, incomplete or hostile.
     """
-    source = Source(path)
+    source = path if isinstance(path, Source) else Source(path)
     try:
         scenes = _chosen(source, reader).open(source, options or ReadOptions())
     except BaseException:
@@ -151,11 +154,11 @@ def open_source(
 
 def _chosen(source: Source, name: str | None) -> Reader:
     if name is None:
-        claimant = _claimant(source)
-        if claimant is None:
+        found = claimant(source)
+        if found is None:
             raise UnreadableSourceError(
                 f"{source.path}: no reader claims it; known are {', '.join(readers())}"
                 f"{_broken_text()}"
             )
-        return claimant
+        return found
     return reader_named(name)

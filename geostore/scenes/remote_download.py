@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from geostore.errors import StorageFullError, UnavailableError, UnreadableSourceError
+from geostore.errors import StorageFullError, UnavailableError
 from geostore.scenes.remote_store import ChangedError, RemoteStore, Validators
 from geostore.scenes.remote_url import RemoteUrl
 
@@ -227,31 +227,34 @@ def fetch_whole(
         try:
             of, chunks = store.stream(url)
             admit(of.size)
+            _write(url, of.size, chunks, part, is_wanted)
             with disk_errors(url.shown, target.parent):
-                file = part.open("wb")
-            received = 0
-            with file:
-                for chunk in chunks:
-                    if not is_wanted():
-                        raise GivenUpError(f"{url.shown}: the download was given up")
-                    received += len(chunk)
-                    if received > of.size:
-                        break
-                    with disk_errors(url.shown, target.parent):
-                        file.write(chunk)
-                if received != of.size:
-                    raise UnreadableSourceError(
-                        f"{url.shown}: the server sent {received} bytes of {of.size} announced"
-                    )
-                with disk_errors(url.shown, target.parent):
-                    file.flush()
-                    os.fsync(file.fileno())
-            part.replace(target)
-        except GivenUpError:
-            raise
+                part.replace(target)
         except UnavailableError as error:
             part.unlink(missing_ok=True)
-            if isinstance(error, StorageFullError) or not tries_left:
+            if isinstance(error, StorageFullError | GivenUpError) or not tries_left:
                 raise
         else:
             return
+
+
+def _write(
+    url: RemoteUrl, size: int, chunks: Iterator[bytes], part: Path, is_wanted: Callable[[], bool]
+) -> None:
+    with disk_errors(url.shown, part.parent):
+        file = part.open("wb")
+    with file:
+        received = 0
+        for chunk in chunks:
+            if not is_wanted():
+                raise GivenUpError(f"{url.shown}: the download was given up")
+            received += len(chunk)
+            with disk_errors(url.shown, part.parent):
+                file.write(chunk)
+        if received != size:
+            raise UnavailableError(
+                f"{url.shown}: the server sent {received} bytes of {size} that it announced"
+            )
+        with disk_errors(url.shown, part.parent):
+            file.flush()
+            os.fsync(file.fileno())

@@ -155,7 +155,7 @@ class RemoteStore:
         options: dict[str, Any] = {"range": (start, stop)}
         if e_tag is not None and not e_tag.startswith("W/"):  # weak ones never match (RFC 9110)
             options["if_match"] = e_tag
-        return self._retried(url, lambda: self._read(url, options))
+        return self.retried(url, lambda: self._read(url, options))
 
     def _read(self, url: RemoteUrl, options: dict[str, Any]) -> Piece:
         import obstore
@@ -173,8 +173,10 @@ class RemoteStore:
         return Piece(data=data, of=of)
 
     def stream(self, url: RemoteUrl) -> tuple[Validators, Iterator[bytes]]:
-        """A whole object, as it comes; the iterator raises UnavailableError where it breaks off
-        or comes more slowly than patience has it. Not tried again: the caller begins anew."""
+        """A whole object, as it comes. Broken off, it is not tried again: the caller does.
+
+        The iterator raises UnavailableError where it breaks off or comes too slowly.
+        """
         import obstore
 
         def begin() -> Any:
@@ -182,28 +184,32 @@ class RemoteStore:
             store, path = self._store(url, is_whole=True)
             return obstore.get(store, path)
 
-        result = self._retried(url, begin)
+        result = self.retried(url, begin)
         return _validators(result.meta), self._chunks(url, result)
 
     def _chunks(self, url: RemoteUrl, result: Any) -> Iterator[bytes]:
+        from obstore.exceptions import BaseError
+
         began, received = self.clock(), 0
-        try:
-            for chunk in result.stream(min_chunk_size=1):
-                yield bytes(chunk)
-                received += len(chunk)
-                waited_s = self.clock() - began
-                if (
-                    waited_s > self.patience.silence_timeout_s
-                    and received < waited_s * self.patience.rate_min_bytes_s
-                ):
-                    raise UnavailableError(
-                        f"{url.shown}: the server sent {received} bytes in {waited_s:.0f} s;"
-                        f" expected {self.patience.rate_min_bytes_s:.0f} a second"
-                    )
-        except GeostoreError:
-            raise
-        except Exception as error:
-            raise _translated(url, error) from None
+        chunks = iter(result.stream(min_chunk_size=1))
+        while True:
+            try:
+                chunk = bytes(next(chunks))
+            except StopIteration:
+                return
+            except (BaseError, OSError) as error:
+                raise _translated(url, error) from None
+            received += len(chunk)
+            self._check_rate(url, received, self.clock() - began)
+            yield chunk
+
+    def _check_rate(self, url: RemoteUrl, received: int, passed_s: float) -> None:
+        least = self.patience.rate_min_bytes_s
+        if passed_s > self.patience.silence_timeout_s and received < passed_s * least:
+            raise UnavailableError(
+                f"{url.shown}: the server sent {received} bytes in {passed_s:.0f} s; expected"
+                f" {least:.0f} a second"
+            )
 
     def is_empty(self, url: RemoteUrl) -> Validators | None:
         """The state of an object of no bytes, of which no range can be asked; else None."""
@@ -224,7 +230,7 @@ class RemoteStore:
                 f"{folder.shown}: http servers list no folders; expected the address of a file,"
                 " an archive or a STAC item"
             )
-        return self._retried(folder, lambda: self._listing(folder))
+        return self.retried(folder, lambda: self._listing(folder))
 
     def _listing(self, folder: RemoteUrl) -> list[Listed]:
         import obstore
@@ -294,7 +300,9 @@ class RemoteStore:
             config["aws_skip_signature"] = "true"
         return S3Store(url.bucket, config=config, client_options=client, retry_config=retry)  # type: ignore[arg-type]
 
-    def _retried(self, url: RemoteUrl, work: Callable[[], _T]) -> _T:
+    def retried(self, url: RemoteUrl, work: Callable[[], _T]) -> _T:
+        from obstore.exceptions import BaseError
+
         tried = 0
         while True:
             tried += 1
@@ -304,7 +312,7 @@ class RemoteStore:
                 trouble: GeostoreError = error
             except GeostoreError:
                 raise
-            except Exception as error:
+            except (BaseError, OSError, ValueError) as error:
                 trouble = _translated(url, error)
                 if not isinstance(trouble, UnavailableError):
                     raise trouble from None

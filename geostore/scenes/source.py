@@ -8,8 +8,8 @@ import re
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO, Self, TypeVar
 
@@ -140,8 +140,10 @@ def _open(path: Path, shown: str, member: str) -> BinaryIO:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Content:
-    """What a source is made of that is not simply a path of this machine: fetched, or gathered
-    from several places."""
+    """What a source is made of that is not simply a path of the caller's.
+
+    It was fetched, or is gathered from several places.
+    """
 
     shown: str
     """How messages, results and records name it."""
