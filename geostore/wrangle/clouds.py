@@ -33,7 +33,9 @@ def find_cloud_layer(row: TileRow, details: TileDetails, rule: CloudRule) -> Clo
         layer = CloudLayer.parse(details.cloud_method)
         if row.schema.find_band(layer.band) is not None:
             return layer
-    elif likelihood or any(band.role is BandRole.CLASS for band in row.schema.bands):
+    elif (likelihood and details.cloud_histogram is None) or any(
+        band.role is BandRole.CLASS or band.bitfields for band in row.schema.bands
+    ):
         return None
     raise InvalidInputError(
         f"tile {row.dataset}/{row.geocode}/{row.scene}: no band tells clouds"
