@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import PurePath
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from geostore_cli.listing import Column, bytes_text, write_listing
-from geostore_cli.parameters import RESOLUTIONS, TIME, WholeNumber, format_option
+from geostore_cli.parameters import BYTES, RESOLUTIONS, TIME, WholeNumber, format_option
 from geostore_cli.progress import IngestView
 from geostore_cli.session import Session, command, pass_session
 
@@ -51,7 +55,7 @@ PLAN_COLUMNS = (
 
 
 @command()
-@click.argument("paths", nargs=-1, required=True, metavar="PATH…")
+@click.argument("paths", nargs=-1, metavar="[PATH…]")
 @click.option("--dataset", metavar="NAME", help="Default: named after the reader.")
 @click.option("--reader", metavar="NAME", help="Default: the one that claims the content.")
 @click.option(
@@ -91,6 +95,30 @@ PLAN_COLUMNS = (
     metavar="N",
     help="Threads. Default: as many as there are processors.",
 )
+@click.option(
+    "--memory",
+    type=BYTES,
+    metavar="SIZE",
+    help="About how much to hold at once, as 2GiB. Default: a quarter of the machine's.",
+)
+@click.option(
+    "--executor",
+    default="threads",
+    show_default=True,
+    metavar="threads|dask|dask://HOST:PORT",
+    help="Where scenes are worked on; dask needs a store that is a cluster.",
+)
+@click.option(
+    "--clouds",
+    type=click.Choice(["s2cloudless"]),
+    help="Tell clouds by this detector where a product has no cloud layer.",
+)
+@click.option(
+    "--watch",
+    type=click.Path(exists=True, file_okay=False),
+    metavar="DIR",
+    help="Ingest what lies in DIR and what arrives there, until interrupted.",
+)
 @click.option("--replace", is_flag=True, help="Put a changed scene in place of the stored one.")
 @click.option("--dry-run", is_flag=True, help="Say what would be made; write nothing.")
 @format_option()
@@ -107,39 +135,64 @@ def ingest(
     \b
     geostore ingest S2A_MSIL1C_20160112T160642_….SAFE.zip
     geostore ingest --dry-run --scheme quadtile --length 12 scene.tif
+    geostore ingest --watch /data/incoming
     """
+    watched = flags.pop("watch")
+    if bool(paths) == bool(watched):
+        raise click.UsageError("expected PATH…, or --watch DIR without any")
+    if watched and flags["dry_run"]:
+        raise click.UsageError("--watch and --dry-run: a dry run has nothing to wait for")
     session.workers = flags.pop("workers")
+    session.memory_bytes = flags.pop("memory")
     flags["workers"] = session.settings.workers
     flags["memory_bytes"] = session.settings.memory_bytes
     given = {keyword: value for keyword, value in flags.items() if value is not None}
     columns = PLAN_COLUMNS if flags["dry_run"] else COLUMNS
     fields = (*FIELDS, "oversampling") if flags["dry_run"] else FIELDS
-    failed = 0
     opened = session.open_for_planning() if flags["dry_run"] else session.open_store(mode="a")
     chosen = session.listing_format(output_format)
     view = IngestView(session, bar=chosen == "table" or not sys.stdout.isatty())
-    with opened as store, view:
-
-        def rows(results: Iterable[SceneResult]) -> Iterator[dict[str, Any]]:
-            nonlocal failed
-            for result in results:
-                failed += str(result.status) == "failed"
-                view.finished(result)
-                yield {
-                    **result.to_json(),
-                    "seconds": round(result.seconds, 3),
-                    # A table has no room for errors, which stderr tells; a source that is no
-                    # scene is known by its file.
-                    "shown": result.scene or PurePath(result.path).name,
-                }
-            view.close()
-
-        results = store.ingest_each(list(paths), progress=view, **given)
-        total = write_listing(rows(results), chosen, fields=fields, columns=columns)
-    if not total:
+    with opened as store, view, ExitStack() as signals:
+        if watched:
+            stop = signals.enter_context(_stopped_by_signals(session))
+            results = store.watch(watched, stop=stop, progress=view, **given)
+        else:
+            results = store.ingest_each(list(paths), progress=view, **given)
+        write_listing(_rows(results, view), chosen, fields=fields, columns=columns)
+    if not view.ended and not watched:
         session.note(f"nothing to ingest: no file in {', '.join(paths)}")
-    if failed:
-        stored = "" if failed == total or flags["dry_run"] else "; everything else is stored"
-        if total > 1:  # else the one error says it all
-            session.note(f"{failed} of {total} failed{stored}")
+    if view.failed:
         sys.exit(1)
+
+
+def _rows(results: Iterable[SceneResult], view: IngestView) -> Iterator[dict[str, Any]]:
+    for result in results:
+        view.finished(result)
+        yield {
+            **result.to_json(),
+            "seconds": round(result.seconds, 3),
+            # A table has no room for errors, which stderr tells; a source that is no
+            # scene is known by its file.
+            "shown": result.scene or PurePath(result.path).name,
+        }
+    view.close()
+
+
+@contextmanager
+def _stopped_by_signals(session: Session) -> Iterator[threading.Event]:
+    """Set by the first Ctrl-C or SIGTERM: what is under way is ended. A second one interrupts."""
+    stop = threading.Event()
+
+    def hear(_number: int, _frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        session.note("stopping after the scenes under way; once more gives them up")
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, hear) for number in numbers]
+    try:
+        yield stop
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

@@ -11,6 +11,7 @@ from geostore.errors import InvalidInputError
 
 __all__ = [
     "BBOX",
+    "BYTES",
     "NAMES",
     "PERCENT_RANGE",
     "RESOLUTION",
@@ -106,7 +107,15 @@ def _resolutions(text: str) -> list[float]:
     return [_resolution(part.strip()) for part in text.split(",")]
 
 
+def _bytes(text: str) -> str:
+    from geostore.config import parse_bytes
+
+    parse_bytes(text)
+    return text
+
+
 BBOX = _Checked("W,S,E,N", _bbox)
+BYTES = _Checked("SIZE", _bytes)
 TIME = _Checked("A/B", _time)
 NAMES = _Checked("NAME[,NAME…]", _names)
 PERCENT_RANGE = _Checked("MIN..MAX", _percent_range)

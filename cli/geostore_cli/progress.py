@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from pathlib import PurePath
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -18,6 +19,10 @@ __all__ = ["IngestView", "StepView"]
 
 LINE_INTERVAL_S = 10.0
 """Without a terminal, how long a scene may be silent."""
+STATUSES = ("ingested", "unchanged", "planned", "failed")
+FAILURES_REPEATED_MAX = 20
+FAR_ABOVE = 20
+"""Behind so many results a failure's own line is out of sight, and is said again."""
 
 
 class _Bar:
@@ -54,7 +59,7 @@ class _Bar:
         self._task = self._progress.add_task("starting", total=None, note="")
         self._progress.start()
 
-    def update(self, description: str, done: int, total: int | None, note: str) -> None:
+    def update(self, description: str, done: float, total: int | None, note: str) -> None:
         if self._progress is not None:
             self._progress.update(
                 self._task, description=description, completed=done, total=total, note=note
@@ -88,8 +93,23 @@ class IngestView:
     def __init__(self, session: Session, *, bar: bool = True) -> None:
         self._session = session
         self._bar = _Bar(session, wanted=bar)
-        self._skipped = 0
-        self._spoken_s = time.monotonic()
+        self._begun_s = self._spoken_s = time.monotonic()
+        self._in_work: dict[str, float] = {}
+        """Share of each source in work that is done, by path."""
+        self._counts: Counter[str] = Counter()
+        self._tiles = 0
+        self._bytes = 0
+        self._failures: list[str] = []
+
+    @property
+    def ended(self) -> int:
+        """Results so far."""
+        return self._counts.total()
+
+    @property
+    def failed(self) -> int:
+        """How many of them failed."""
+        return self._counts["failed"]
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -102,20 +122,35 @@ class IngestView:
         trace: TracebackType | None,
     ) -> None:
         self._bar.stop()
-        if self._skipped and error is None:
-            named = "" if self._session.verbosity > 0 else " (-v names them)"
-            files = f"file{'' if self._skipped == 1 else 's'}"
-            self._session.note(f"skipped {self._skipped} {files} that no reader claims{named}")
+        if error is None:
+            self._sum_up()
 
     def __call__(self, progress: IngestProgress) -> None:
-        """One step of the scene under way."""
+        """One step of a scene in work."""
+        self._in_work[progress.path] = progress.cells_done / max(1, progress.cells_total)
         name = PurePath(progress.path).name
-        note = f"cells, {progress.tiles} tiles, {bytes_text(progress.bytes)}"
+        done = progress.sources_done + min(sum(self._in_work.values()), len(self._in_work))
+        elapsed_s = max(time.monotonic() - self._begun_s, 1e-3)
+        note = (
+            f"{progress.stored_tiles:,} tiles, {bytes_text(progress.stored_bytes)},"
+            f" {bytes_text(int(progress.stored_bytes / elapsed_s))}/s"
+        )
         if self._bar.shown:
-            self._bar.update(_shortened(name), progress.cells_done, progress.cells_total, note)
+            if progress.sources_total <= 1:
+                done, total, what = progress.cells_done, progress.cells_total, "cells"
+            else:
+                total, what = progress.sources_total, "sources"
+            self._bar.update(_shortened(name), done, total, f"{what}, {note}")
         elif time.monotonic() - self._spoken_s >= LINE_INTERVAL_S:
             self._spoken_s = time.monotonic()
-            self._session.note(f"{name}: {progress.cells_done} of {progress.cells_total} {note}")
+            whole = ""
+            if progress.sources_total > 1:
+                whole = f"{progress.sources_done} of {progress.sources_total} sources done; "
+            left_s = elapsed_s * (progress.sources_total - done) / done if done > 0 else 0.0
+            self._session.note(
+                f"{whole}{name}: {progress.cells_done} of {progress.cells_total} cells; {note},"
+                f" about {_duration(left_s)} left"
+            )
 
     def close(self) -> None:
         """All scenes are done: makes room for their table."""
@@ -124,14 +159,17 @@ class IngestView:
     def finished(self, result: SceneResult) -> None:
         """One scene's end, in a line; a failure is said even with -q."""
         self._spoken_s = time.monotonic()
+        self._in_work.pop(result.path, None)
         status = str(result.status)
+        self._counts[status] += 1
         if status == "failed":
+            if len(self._failures) < FAILURES_REPEATED_MAX:
+                self._failures.append(str(result.error))
             self._bar.say(self._session, f"error: {result.error}", always=True)
             return
         name = result.scene or PurePath(result.path).name
         if status == "skipped":
             # A folder may hold thousands of other files: they are counted, and named with -v.
-            self._skipped += 1
             if self._session.verbosity < 1:
                 return
             text = f"skipped {result.path}: {result.error or 'no reader claims it'}"
@@ -143,6 +181,9 @@ class IngestView:
             if result.oversampling is not None:
                 text += f", {result.oversampling:.2f} pixels for each pixel of the source"
         else:
+            if status == "ingested":
+                self._tiles += result.tiles
+                self._bytes += result.bytes
             text = (
                 f"{status} {name} in {result.dataset}: {_tiles(result.tiles)},"
                 f" {bytes_text(result.bytes)}, {result.seconds:.1f} s"
@@ -150,6 +191,31 @@ class IngestView:
         if result.missing:
             text += f"; missing bands: {', '.join(result.missing)}"
         self._bar.say(self._session, text)
+
+    def _sum_up(self) -> None:
+        """What became of all of it, where that is more than its last line said."""
+        counts = self._counts
+        if counts["skipped"]:
+            named = "" if self._session.verbosity > 0 else " (-v names them)"
+            files = f"file{'' if counts['skipped'] == 1 else 's'}"
+            self._session.note(f"skipped {counts['skipped']} {files} that no reader claims{named}")
+        told = [f"{counts[status]} {status}" for status in STATUSES if counts[status]]
+        if sum(counts[status] for status in STATUSES) < 2:
+            return
+        elapsed_s = max(time.monotonic() - self._begun_s, 1e-3)
+        stored = ""
+        if counts["ingested"]:
+            stored = (
+                f"; {_tiles(self._tiles)}, {bytes_text(self._bytes)} in {_duration(elapsed_s)}"
+                f" ({bytes_text(int(self._bytes / elapsed_s))}/s)"
+            )
+        self._session.note(f"{', '.join(told)}{stored}")
+        if self._failures and self.ended > FAR_ABOVE:
+            # Their own lines have scrolled away.
+            for failure in self._failures:
+                self._session.note(f"failed: {failure}")
+            if self.failed > len(self._failures):
+                self._session.note(f"and {self.failed - len(self._failures)} more failed")
 
 
 class StepView:
@@ -183,6 +249,14 @@ class StepView:
 
 def _tiles(count: int) -> str:
     return f"{count:,} tile{'' if count == 1 else 's'}"
+
+
+def _duration(seconds: float) -> str:
+    """`40 s`, `12 min`, `3 h 5 min`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _shortened(name: str) -> str:

@@ -86,6 +86,7 @@ class Session:
     config: str | None = None
     format: str | None = None
     workers: int | None = None
+    memory_bytes: str | None = None
     verbosity: int = 0
     """-1 quiet, 0, 1 informative, 2 everything."""
     _stop_logging: Callable[[], None] | None = None
@@ -95,7 +96,12 @@ class Session:
         """Flags over `GEOSTORE_*` variables over the TOML file."""
         from geostore.config import load_settings
 
-        flags = {"store": self.store, "format": self.format, "workers": self.workers}
+        flags = {
+            "store": self.store,
+            "format": self.format,
+            "workers": self.workers,
+            "memory_bytes": self.memory_bytes,
+        }
         return load_settings(flags, environment=os.environ, config_file=self.config)
 
     @property

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from geostore.api import keywords
 from geostore.api.selection import PathLike, Selection
 from geostore.api.tile import Names
+from geostore.errors import InvalidInputError
 
 if TYPE_CHECKING:
+    from threading import Event
+
     from geostore.api.placement import NodeShare, Placement
     from geostore.api.reclouding import RecloudReport
     from geostore.backends import Backend
@@ -170,10 +174,13 @@ class Store:
         dry_run: bool = False,
         time: Any = None,
         memory_bytes: int | None = None,
+        clouds: str | None = None,
+        executor: str = "threads",
+        named_outright: bool = True,
         progress: Callable[[IngestProgress], None] | None = None,
         **unknown: object,
     ) -> Iterator[SceneResult]:
-        """`ingest`, one result at a time, as each scene ends.
+        """`ingest`, one result at a time; several scenes are in work at once.
 
         Args:
             paths: files, directories, archives or globs.
@@ -188,6 +195,10 @@ class Store:
             dry_run: plan only; results are `planned`.
             time: the time of rasters that do not say theirs; as in `query`.
             memory_bytes: about how much to hold at once; a quarter of the machine by default.
+            clouds: a detector to run where a product has no cloud layer of its own
+                (`s2cloudless` for Sentinel-2 L1C).
+            executor: `threads`, `dask` (a Dask cluster on this machine) or `dask://HOST:PORT`.
+            named_outright: whether a path that no reader claims is an error, or is skipped.
 
         Raises:
             NotFoundError: a path that is not there. InvalidInputError: a bad value.
@@ -217,9 +228,57 @@ class Store:
             replace=replace,
             dry_run=dry_run,
             time_span=keywords.time_span(time),
+            clouds=clouds,
+            executor=executor,
+            named_outright=named_outright,
             progress=progress,
             **{name: value for name, value in optional.items() if value is not None},
         )
+
+    def watch(
+        self,
+        directory: PathLike,
+        *,
+        settle_s: float = 5.0,
+        poll_s: float = 1.0,
+        stop: Event | None = None,
+        **options: Any,
+    ) -> Iterator[SceneResult]:
+        """Ingests what lies in a directory and what arrives there; ends when told to.
+
+        An entry is a file or a product's directory. It is taken when it has looked the same
+        for `settle_s` seconds, and again when it changed; what no reader claims is `skipped`.
+        Of what was ingested before, by this or another process, results say `unchanged`.
+
+        Args:
+            directory: watched by looking again and again, so that network file systems work.
+            settle_s: how long a copy under way may pause.
+            poll_s: seconds between two looks.
+            stop: set by another thread or a signal; scenes under way are ended first.
+            options: those of `ingest_each`.
+
+        Raises:
+            InvalidInputError: not a directory; or as `ingest_each`.
+        """
+        import threading
+        from time import monotonic
+
+        from geostore.ingest import Arrivals, look
+
+        if settle_s < 0 or poll_s <= 0:
+            raise InvalidInputError(
+                f"watch: settle_s {settle_s}, poll_s {poll_s}: expected seconds"
+            )
+        stop = stop or threading.Event()
+        arrivals = Arrivals(settle_s)
+        while not stop.is_set():
+            arrived = arrivals.take(look(Path(directory)), monotonic())
+            for path in arrived:
+                if stop.is_set():
+                    return
+                yield from self.ingest_each([path], named_outright=False, **options)
+            if not arrived:
+                stop.wait(poll_s)
 
     # ------------------------------------------------------------ out
 

@@ -206,6 +206,8 @@ class ClusterBackend:
 
     # ------------------------------------------------------------ scenes
 
+    takes_many_writers = True
+
     def writing_turns(self) -> AbstractContextManager[WritingTurn]:
         return nullcontext(lambda check: nullcontext())  # noqa: ARG005 - nobody waits
 

@@ -109,6 +109,8 @@ class EmbeddedBackend:
         """The directory."""
         return str(self._path)
 
+    takes_many_writers = False
+
     def holders(self, slot: int) -> list[tuple[str, str]]:  # noqa: ARG002 - it holds every slot
         return [(EMBEDDED_NODE, str(self._path))]
 

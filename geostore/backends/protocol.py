@@ -44,6 +44,11 @@ class Backend(Protocol):
         """The target as a user would write it."""
         ...
 
+    @property
+    def takes_many_writers(self) -> bool:
+        """Whether any number of processes may write at the same time."""
+        ...
+
     def holders(self, slot: int) -> list[tuple[str, str]]:
         """Who holds a slot: each node's name and directory or address, first replica first."""
         ...

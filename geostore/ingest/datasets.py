@@ -172,20 +172,34 @@ class Proposal:
 
 
 def propose(
-    store: DatasetStore, scene: Scene, reader: Reader, name: str | None, request: DatasetRequest
+    store: DatasetStore,
+    scene: Scene,
+    reader: Reader,
+    name: str | None,
+    request: DatasetRequest,
+    *,
+    first_scene_decides: bool = True,
 ) -> Proposal:
     """What dataset a scene goes into; nothing is written.
 
     Raises:
-        InvalidInputError: the request contradicts an existing dataset.
+        InvalidInputError: the request contradicts an existing dataset; or the scene would
+            have to decide its groups, and may not.
     """
     name = name or scene.reader
+    stored: DatasetDefinition | None
     try:
-        stored = store.dataset(name)
+        definition = stored = store.dataset(name)
+        _refuse_differences(stored, request)
     except NotFoundError:
-        return Proposal(complete(define(name, request, reader), scene), None)
-    _refuse_differences(stored, request)
-    return Proposal(complete(stored, scene), stored)
+        definition, stored = define(name, request, reader), None
+    if not first_scene_decides and not definition.is_complete:
+        raise InvalidInputError(
+            f"dataset {name!r} would take its pixel sizes from its first scene, and where many"
+            " workers ingest at once none is the first: create it before, with geostore dataset"
+            f" create {name} --resolution M, or pass --resolution"
+        )
+    return Proposal(complete(definition, scene), stored)
 
 
 class PlannedDatasets:

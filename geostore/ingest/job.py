@@ -22,6 +22,9 @@ WritingTurn: TypeAlias = Callable[[Callable[[], None]], AbstractContextManager[N
 class SceneSink(DatasetStore, Protocol):
     """What an ingest needs of a backend."""
 
+    @property
+    def takes_many_writers(self) -> bool: ...
+
     def writing_turns(self) -> AbstractContextManager[WritingTurn]: ...
 
     def begin_scene(
@@ -69,3 +72,6 @@ class Job:
     replace: bool
     dry_run: bool
     options: ReadOptions
+    first_scene_decides: bool = True
+    """Whether a dataset may take its groups from its first scene: not where nobody can say
+    which scene is the first."""

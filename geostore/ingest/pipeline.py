@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +34,7 @@ from geostore.ingest.job import Job, SceneSink, WritingTurn
 from geostore.ingest.lanes import Lane, run_lanes
 from geostore.ingest.memory import Budget, MemoryShares
 from geostore.ingest.plan import CELLS_MAX, ScenePlan, plan_scene
+from geostore.ingest.spreading import check_executor, run_spread
 from geostore.ingest.turns import Turns
 from geostore.raster import block_cache_of
 from geostore.scenes import (
@@ -70,6 +72,9 @@ def ingest(
     replace: bool = False,
     dry_run: bool = False,
     time_span: TimeSpan | None = None,
+    clouds: str | None = None,
+    executor: str = "threads",
+    named_outright: bool = True,
     progress: Callable[[IngestProgress], None] | None = None,
 ) -> Iterator[SceneResult]:
     """Put scenes into a store; yields one result a scene, in the order of the paths.
@@ -91,6 +96,11 @@ def ingest(
         replace: put a new version in place of another that is there.
         dry_run: plan only; results are `planned` or `failed`.
         time_span: the time of plain rasters (`--time`).
+        clouds: a detector to run where a product has no cloud layer (`s2cloudless`).
+        executor: `threads` of this process, `dask` for a Dask cluster on this machine, or
+            `dask://HOST:PORT` for one that is there; both need a store that is a cluster.
+        named_outright: whether a path that no reader claims is an error; false where the
+            caller met it.
 
     Raises:
         InvalidInputError: an unknown reader, a bad name or number, a request that contradicts
@@ -116,9 +126,32 @@ def ingest(
         chunk_px=chunk_px,
         replace=replace,
         dry_run=dry_run,
-        options=ReadOptions(time=time_span),
+        options=ReadOptions(time=time_span, clouds=clouds),
     )
-    return _run(job, list(find_sources([os.fspath(path) for path in paths])), progress)
+    spread_over = check_executor(executor)
+    if spread_over is not None and not (sink.takes_many_writers or dry_run):
+        raise InvalidInputError(
+            f"executor {executor!r}: a store in a directory has one writer at a time, and"
+            " threads use all of its machine; expected a store that is a cluster"
+            " (geostore://HOST:PORT)"
+        )
+    found = list(find_sources([os.fspath(path) for path in paths]))
+    if not named_outright:
+        found = [dataclasses.replace(one, named_outright=False) for one in found]
+    if spread_over is None or dry_run:
+        return _run(job, found, progress)
+    task = _OnWorker(dataclasses.replace(job, workers=1, first_scene_decides=False))
+    return run_spread(found, task, address=spread_over, workers=workers, progress=progress)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _OnWorker:
+    """One source's ingest, as it travels to a worker: with it goes how to open the store."""
+
+    job: Job
+
+    def __call__(self, found: FoundSource) -> list[SceneResult]:
+        return list(_run(self.job, [found], None))
 
 
 def _run(
@@ -233,7 +266,14 @@ class _Course:
 
     def _propose(self, scene: Scene) -> Proposal:
         job = self._job
-        return propose(self._datasets, scene, reader_named(scene.reader), job.dataset, job.request)
+        return propose(
+            self._datasets,
+            scene,
+            reader_named(scene.reader),
+            job.dataset,
+            job.request,
+            first_scene_decides=job.first_scene_decides,
+        )
 
     def _try_scene(self, lane: Lane, scene: Scene, dataset: str, path: str) -> SceneResult | None:
         """None: the dataset's definition changed under the attempt, which must begin anew."""

@@ -48,7 +48,9 @@ def test_ingest_tells_one_line_a_scene(geostore_run, small_store, tmp_path) -> N
     assert first["bytes"] > 0
     assert (first["missing"], first["error"]) == ([], None)
     assert second["scene"].startswith("february-")
-    assert len(result.stderr.splitlines()) == 2
+    *told, summary = result.stderr.splitlines()
+    assert len(told) == 2
+    assert summary.startswith("geostore: 2 ingested; 2 tiles, ")
     assert result.stderr.startswith("geostore: ingested january-")
     again = geostore_run("ingest", small_store.january, "--store", store, "-q")
     assert lines(again.stdout)[0]["status"] == "unchanged"
