@@ -38,12 +38,11 @@ from geostore.ingest.spreading import check_executor, run_spread
 from geostore.ingest.turns import Turns
 from geostore.raster import block_cache_of
 from geostore.scenes import (
+    Ahead,
     FoundSource,
     ReadOptions,
     Scene,
-    detect,
     find_sources,
-    open_source,
     reader_named,
 )
 from geostore.types import IngestProgress, SceneResult, SceneStatus, TimeSpan
@@ -166,7 +165,8 @@ def _run(
             ThreadPoolExecutor(job.workers, thread_name_prefix="geostore-ingest")
         )
         writing_turn = stack.enter_context(job.sink.writing_turns())
-        course = _Course(job, turns, executor, writing_turn)
+        ahead = stack.enter_context(Ahead(sources, reader=job.reader, options=job.options))
+        course = _Course(job, turns, executor, writing_turn, ahead)
         yield from run_lanes(
             sources,
             course.ingest_source,
@@ -201,12 +201,18 @@ class _Course:
     """One ingest: what its lanes share. `ingest_source` runs in each of them."""
 
     def __init__(
-        self, job: Job, turns: Turns, executor: ThreadPoolExecutor, writing_turn: WritingTurn
+        self,
+        job: Job,
+        turns: Turns,
+        executor: ThreadPoolExecutor,
+        writing_turn: WritingTurn,
+        ahead: Ahead,
     ) -> None:
         self._job = job
         self._turns = turns
         self._executor = executor
         self._writing_turn = writing_turn
+        self._ahead = ahead
         self._budget = Budget(job.shares.decoded_bytes)
         self._datasets = PlannedDatasets(job.sink) if job.dry_run else job.sink
 
@@ -216,25 +222,21 @@ class _Course:
         path, job = str(lane.found.path), self._job
         self._turns.check()
         try:
-            if (
-                job.reader is None
-                and not lane.found.named_outright
-                and detect(lane.found.path) is None
-            ):
-                lane.result(
-                    SceneResult(
-                        path=path,
-                        status=SceneStatus.SKIPPED,
-                        seconds=time.perf_counter() - started,
-                        error="no reader claims this file",
-                    )
-                )
-                self._turns.declare(lane.source, ())
-                return
-            scenes = open_source(lane.found.path, reader=job.reader, options=job.options)
+            scenes = self._ahead.open(lane.found)
         except GeostoreError as error:
             self._turns.declare(lane.source, ())
             lane.result(_failed(path, error, started))
+            return
+        if not scenes:
+            self._turns.declare(lane.source, ())
+            lane.result(
+                SceneResult(
+                    path=path,
+                    status=SceneStatus.SKIPPED,
+                    seconds=time.perf_counter() - started,
+                    error=lane.found.why_skipped(),
+                )
+            )
             return
         with ExitStack() as opened:
             for scene in scenes:
