@@ -122,7 +122,7 @@ def find_products(source: Source, names: Sequence[str]) -> list[Product]:
     """
     found: dict[tuple[str, str], Product] = {}
     forms: dict[tuple[str, str], dict[str, str]] = {}
-    for member in names:
+    for member in filter(_is_visible, names):
         folder, _, name = member.rpartition("/")
         if match := _BAND_FILE.match(name):
             product = found.setdefault((folder, match["stem"]), Product(folder, match["stem"]))
@@ -141,6 +141,11 @@ def find_products(source: Source, names: Sequence[str]) -> list[Product]:
             " in one folder or archive"
         )
     return sorted(products, key=lambda one: (one.folder, one.stem))
+
+
+def _is_visible(member: str) -> bool:
+    """Whether it is a file of its own: not what macOS adds to archives, or a hidden file."""
+    return not any(part.startswith((".", "__MACOSX")) for part in member.split("/"))
 
 
 def _is_mtl(source: Source, member: str) -> bool:
@@ -176,7 +181,8 @@ def _adopt(found: dict[tuple[str, str], Product]) -> None:
 def foreign_rasters(names: Iterable[str], products: Sequence[Product]) -> list[str]:
     """Rasters that belong to no product: taking the source for products would lose them."""
     stems = tuple({product.stem.lower() for product in products})
-    rasters = (name for name in names if name.lower().endswith(_RASTER_SUFFIXES))
+    visible = filter(_is_visible, names)
+    rasters = (name for name in visible if name.lower().endswith(_RASTER_SUFFIXES))
     return [name for name in rasters if not PurePosixPath(name.lower()).name.startswith(stems)]
 
 

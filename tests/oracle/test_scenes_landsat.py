@@ -418,6 +418,22 @@ class TestStore:
         expected = 100 * plain_clouds(whole[whole != 1], band).mean()
         assert 100 * cloudy / total == pytest.approx(expected, abs=0.5)
 
+    def test_a_read_without_clouds_leaves_out_what_the_bits_say(self, ingested: Ingested) -> None:
+        tile = next(
+            iter(
+                ingested.store.query(
+                    dataset="landsat-c1-l1", cloud_cover=(20, 80), pixel_coverage=(99, None)
+                )
+            )
+        )
+        quality = tile.read(bands=["BQA"])
+        cloudy = plain_clouds(quality.data[0], "BQA") & quality.mask[0]
+        red, clear = tile.read(bands=["B4"]), tile.read(bands=["B4"], cloud_mask=True)
+        np.testing.assert_array_equal(clear.mask[0], red.mask[0] & ~cloudy)
+        pan = tile.read(bands=["B8"], cloud_mask=True)
+        finer = cloudy.repeat(2, axis=0).repeat(2, axis=1)
+        assert not (pan.mask[0] & finer).any()
+
     def test_clouds_of_the_series(self, ingested: Ingested) -> None:
         """They differ over the year: by the bits of Collection 1, on each scene's own grid."""
         shares = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -419,6 +420,15 @@ class TestPacking:
         with opened(made.path) as scene:
             assert scene.previews == ("thumb_small",)
             assert names(scene) == OLI_L2SP
+
+    def test_what_macos_adds_to_archives_is_not_looked_at(self, tmp_path: Path) -> None:
+        made = c2_l2(tmp_path).write()
+        archive = pack(tmp_path / "x.zip", made.path)
+        with zipfile.ZipFile(archive, "a") as members:
+            for name in (f"{made.id}_SR_B4.TIF", f"{made.id}_MTL.txt"):
+                members.writestr(f"__MACOSX/{made.id}/._{name}", b"\0\x05\x16\x07")
+        with opened(archive) as scene:
+            assert (scene.id, names(scene)) == (made.id, made.bands)
 
     def test_the_gaps_of_landsat_7_are_beside_the_product(self, tmp_path: Path) -> None:
         made = etm(tmp_path).write()
