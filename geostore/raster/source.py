@@ -43,6 +43,7 @@ __all__ = [
     "RasterHeader",
     "SourceGrid",
     "block_cache_of",
+    "exact_nodata",
     "read_checked",
 ]
 
@@ -224,7 +225,7 @@ class RasterHeader:
     """The ground control points, where nothing else places the raster; in `crs_wkt`."""
 
 
-def _exact_nodata(value: float | int | None, dtype: str) -> float | int | None:
+def exact_nodata(value: float | int | None, dtype: str) -> float | int | None:
     """`value` as a band of `dtype` can hold it; None where no pixel could ever equal it."""
     if value is None:
         return None
@@ -250,7 +251,7 @@ def _band_header(dataset: Any, index: int, class_names: dict[int, str]) -> BandH
     nodata = dataset.nodatavals[index]
     return BandHeader(
         dtype=dtype,
-        nodata=nodata if dtype.startswith("complex") else _exact_nodata(nodata, dtype),
+        nodata=nodata if dtype.startswith("complex") else exact_nodata(nodata, dtype),
         block_height=min(int(block_height), int(dataset.height)),
         block_width=min(int(block_width), int(dataset.width)),
         color=color,
@@ -524,7 +525,7 @@ class RasterBand:
             )
         self.header = about
         self.dtype = about.dtype
-        self.nodata = about.nodata if nodata is None else _exact_nodata(nodata, about.dtype)
+        self.nodata = about.nodata if nodata is None else exact_nodata(nodata, about.dtype)
         self.grid = SourceGrid(
             header.crs_wkt,
             _near_transform(header, self.name),

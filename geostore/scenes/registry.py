@@ -1,8 +1,8 @@
 """Which readers there are, and which of them reads a given path.
 
 Built-in readers come first, then third parties' (entry points of the group
-`geostore.readers`, by name), and last the reader for any raster, which claims whatever GDAL
-opens: so a plug-in wins over it, and never over a product that geostore knows.
+`geostore.readers`, by name), and last those of any netCDF file and of any raster, which claims
+whatever GDAL opens: so a plug-in wins over them, and never over a product that geostore knows.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from geostore.scenes.geotiff import GeotiffReader
 from geostore.scenes.landsat import LANDSAT_READERS
 from geostore.scenes.modis import ModisReader
 from geostore.scenes.naip import NaipReader
+from geostore.scenes.netcdf import NetcdfReader
 from geostore.scenes.nlcd import NlcdReader
 from geostore.scenes.scene import Reader, ReaderFamily, ReadOptions, Scene
 from geostore.scenes.sentinel2 import Sentinel2Reader
@@ -37,7 +38,7 @@ _BUILT_IN: tuple[Reader, ...] = (
     NlcdReader(),
     StacReader(),  # claims nothing: its sources are named outright
 )
-_ANY_RASTER: Reader = GeotiffReader()
+_ANY_RASTER: tuple[Reader, ...] = (NetcdfReader(), GeotiffReader())
 
 
 def _load(entry: EntryPoint) -> Reader:
@@ -60,7 +61,7 @@ def _plug_ins(search_path: tuple[str, ...]) -> tuple[dict[str, Reader], dict[str
     del search_path
     loaded: dict[str, Reader] = {}
     broken: dict[str, str] = {}
-    taken = {reader.name for reader in (*_BUILT_IN, _ANY_RASTER)}
+    taken = {reader.name for reader in (*_BUILT_IN, *_ANY_RASTER)}
     for entry in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda one: one.name):
         try:
             reader = _load(entry)
@@ -78,7 +79,7 @@ def _plug_ins(search_path: tuple[str, ...]) -> tuple[dict[str, Reader], dict[str
 def readers() -> dict[str, Reader]:
     """Every reader by name, in the order in which they are asked."""
     plug_ins, _ = _plug_ins(tuple(sys.path))
-    everyone = (*_BUILT_IN, *plug_ins.values(), _ANY_RASTER)
+    everyone = (*_BUILT_IN, *plug_ins.values(), *_ANY_RASTER)
     return {reader.name: reader for reader in everyone}
 
 

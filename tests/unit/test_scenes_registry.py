@@ -27,7 +27,7 @@ class Plug:
     def claims(self, source): return False
     def open(self, source, options): ...
 """
-BUILT_IN = [reader.name for reader in (*_BUILT_IN, _ANY_RASTER)]
+BUILT_IN = [reader.name for reader in (*_BUILT_IN, *_ANY_RASTER)]
 
 
 @pytest.fixture(autouse=True)
@@ -106,7 +106,7 @@ def test_a_named_reader_says_why_it_cannot(make_raster: MakeRaster) -> None:
 @pytest.mark.usefixtures("example")
 class TestExamplePlugIn:
     def test_is_known_before_the_reader_of_any_raster(self) -> None:
-        assert list(readers()) == [*BUILT_IN[:-1], "example-capture", "geotiff"]
+        assert list(readers()) == [*BUILT_IN[:-2], "example-capture", "netcdf", "geotiff"]
 
     def test_opens_what_it_claims(self, capture: Path) -> None:
         reader = detect(capture)
@@ -211,4 +211,4 @@ def test_plug_ins_are_asked_by_name(install: Callable[..., None], tmp_path: Path
         "instance = Plug('a')\n"
     )
     install({"zz": "two_plug_ins:Plug", "aa": "two_plug_ins:instance"}, folder)
-    assert list(readers()) == [*BUILT_IN[:-1], "a", "b", "geotiff"]
+    assert list(readers()) == [*BUILT_IN[:-2], "a", "b", "netcdf", "geotiff"]
