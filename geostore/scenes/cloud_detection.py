@@ -1,4 +1,4 @@
-"""Cloud likelihood for scenes whose product has no good mask of its own: s2cloudless.
+"""Cloud likelihood for scenes whose product has none: s2cloudless.
 
 s2cloudless (Sentinel Hub; Skakun et al. 2022, "Cloud Mask Intercomparison eXercise") is a
 gradient-boosted classifier of single pixels: ten top-of-atmosphere reflectances in, a likelihood
@@ -281,7 +281,10 @@ class DetectedLikelihood:
 
 
 def detect_clouds(scene: Scene, detector: str) -> Scene:
-    """The scene with the band that `detector` makes, and with clouds told by it.
+    """The scene with the band that `detector` makes.
+
+    It tells the scene's clouds where the product has no mask of its own, which stays the
+    default: a dataset's cloud rule may take the likelihood instead, tile by tile.
 
     A scene that lacks one of the ten bands is given back as it is, with a property that says
     which: a detector is asked for whole lists of scenes.
@@ -310,12 +313,13 @@ def detect_clouds(scene: Scene, detector: str) -> Scene:
         description=f"cloud likelihood by {classifier.about}",
         native_resolution_m=_pixel_m(source.grid),
     )
+    detected = CloudLayer(DETECTED_BAND, "likelihood", frozenset({THRESHOLD_PERCENT}))
     # Tiles with this band are not those without it, nor those of another version of it.
     text = f"{scene.fingerprint}:{classifier.about}:{CELL_M:g}"
     return replace(
         scene,
         bands=(*scene.bands, SceneBand(info, source)),
-        cloud=CloudLayer(DETECTED_BAND, "likelihood", frozenset({THRESHOLD_PERCENT})),
+        cloud=scene.cloud or detected,
         likelihood_band=DETECTED_BAND,
         properties=scene.properties
         | {

@@ -308,6 +308,14 @@ class TestWhatItNeeds:
         assert scene.properties == {"cloud_detector_lacks": "B09,B10"}
         assert (scene.bands, scene.fingerprint) == (before.bands, before.fingerprint)
 
+    def test_a_products_own_mask_stays_the_default(self) -> None:
+        """A dataset's rule may take the likelihood instead: tiles have its histogram."""
+        own = CloudLayer.parse("CLASSI bits 0,1")
+        scene = detect_clouds(replace(scene_of(made_up()), cloud=own), "s2cloudless")
+        assert scene.cloud == own
+        assert scene.likelihood_band == "S2CLOUDLESS"
+        assert scene.bands[-1].info.name == "S2CLOUDLESS"
+
     def test_a_product_with_a_likelihood_of_its_own_keeps_it(self) -> None:
         before = replace(scene_of(made_up()), likelihood_band="CLDPRB")
         assert detect_clouds(before, "s2cloudless") is before
