@@ -6,8 +6,9 @@ holds a store. One child serves one file and nothing else, since a library whose
 spoilt by one file may read the next one wrongly; several children of one file decode blocks
 in parallel. A child that dies, hangs, floods or answers nonsense is an error of its file.
 
-The children's side is `isolated_process`. Messages: a frame each way, `FRAME` and then JSON
-and raw bytes of the lengths that it states, each of them bounded before it is read.
+The children's side is `isolated_process`, what starts them `isolated_starter`. Messages: a frame
+each way, `FRAME` and then JSON and raw bytes of the lengths that it states, each of them bounded
+before it is read.
 """
 
 from __future__ import annotations
@@ -16,19 +17,17 @@ import fcntl
 import json
 import os
 import select
-import signal
 import struct
-import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 from geostore.errors import InternalError, UnreadableSourceError
+from geostore.scenes.isolated_starter import how_it_ended, starter
 
 __all__ = ["FRAME", "HEADER_BYTES_MAX", "MAGIC", "Answer", "IsolatedFile"]
 
@@ -43,18 +42,8 @@ MEMORY_BYTES_MAX = 1 << 30
 CHILDREN_MAX = 4
 """Children a file, at most one a core: beyond that decoding gets no faster."""
 
-_LOWEST_DESCRIPTOR = 10
 _READ_BYTES = 1 << 20
 _EXIT_S_MAX = 1.0
-
-_START = """\
-import sys
-sys.path += [path for path in {paths!r} if path not in sys.path]
-from {module} import main
-sys.exit(main({memory_bytes_max}))
-"""
-"""What a child runs. It finds modules where we do, but never first, and nothing (`-P`) in the
-current directory, which may hold anybody's files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +64,11 @@ class _Child:
     def __init__(self, module: str, descriptor: int, memory_bytes_max: int) -> None:
         self._asked = 0
         self._is_reaped = False
+        self._starter = starter(module, memory_bytes_max)
         requests, self._requests = os.pipe()
         self._answers, answers = os.pipe()
-        self._pid = os.getpid()
         try:
-            self.pid = _spawn(module, (requests, answers, descriptor), memory_bytes_max)
+            self.pid, self._generation = self._starter.start((requests, answers, descriptor))
         except BaseException:
             os.close(self._requests)
             os.close(self._answers)
@@ -149,29 +138,19 @@ class _Child:
 
     def end(self) -> None:
         """Kill the child, if it lives."""
-        if self._pid != os.getpid():
-            raise InternalError("a child of another process")
         os.close(self._requests)
         os.close(self._answers)
-        if not self._is_reaped:
-            self._is_reaped = True
-            # Neither: somebody else in this process waits for any child.
-            with suppress(ChildProcessError, ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
-                os.waitpid(self.pid, 0)
+        if not self._is_reaped:  # its id may be another process's by now
+            self._starter.end(self.pid, self._generation)
 
     def exit_text(self) -> str:
         """How a child that closed its pipes ended, `SIGSEGV`; it is dying, so waits a little."""
         deadline = time.monotonic() + _EXIT_S_MAX
-        while not self._is_reaped and time.monotonic() < deadline:
-            try:
-                ended, status = os.waitpid(self.pid, os.WNOHANG)
-            except ChildProcessError:
+        while time.monotonic() < deadline:
+            status = self._starter.look(self.pid, self._generation)
+            if status is not None:
                 self._is_reaped = True
-                return ""
-            if ended:
-                self._is_reaped = True
-                return _how_it_ended(status)
+                return how_it_ended(status)
             time.sleep(0.002)
         return ""
 
@@ -179,54 +158,6 @@ class _Child:
         """In a forked child of this process: leave the reading process to its parent."""
         os.close(self._requests)
         os.close(self._answers)
-
-
-def _how_it_ended(status: int) -> str:
-    code = os.waitstatus_to_exitcode(status)
-    if code >= 0:
-        return f"exit status {code}"
-    try:
-        return signal.Signals(-code).name
-    except ValueError:
-        return f"signal {-code}"
-
-
-def _spawn(module: str, descriptors: tuple[int, int, int], memory_bytes_max: int) -> int:
-    """Start `module.main` with requests, answers and the file as descriptors 3, 4 and 5.
-
-    posix_spawn: it is safe beside threads, and its cost does not grow with our memory. Ctrl-C
-    in a terminal reaches us alone: who is asked for a clean end must still be able to read.
-    """
-    if not sys.executable:
-        raise InternalError("no sys.executable: native formats are read by a child process")
-    paths = [path for path in sys.path if Path(path).is_absolute()]
-    code = _START.format(paths=paths, module=module, memory_bytes_max=memory_bytes_max)
-    # Threads that nobody uses would only reserve memory.
-    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    high: list[int] = []
-    try:
-        high.extend(  # one by one, so that no dup2 below overwrites one still wanted
-            fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _LOWEST_DESCRIPTOR)
-            for descriptor in descriptors
-        )
-        actions: list[tuple[Any, ...]] = [
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
-            *((os.POSIX_SPAWN_DUP2, one, at) for at, one in enumerate(high, start=3)),
-        ]
-        return os.posix_spawn(
-            sys.executable,
-            [sys.executable, "-P", "-c", code],
-            environment,
-            file_actions=actions,
-            setpgroup=0,
-            setsigmask=[],
-            setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGPIPE],
-        )
-    finally:
-        for descriptor in high:
-            os.close(descriptor)
 
 
 class IsolatedFile:
@@ -316,12 +247,17 @@ class IsolatedFile:
         return child
 
     def _start(self) -> _Child:
-        try:
-            if self._descriptor < 0:
+        if self._descriptor < 0:
+            try:
                 self._descriptor = os.open(self._path(), os.O_RDONLY | os.O_CLOEXEC)
+            except OSError as error:
+                raise UnreadableSourceError(f"{self.name}: {error.strerror or error}") from error
+        try:
             return _Child(self._module, self._descriptor, self._memory_bytes_max)
         except OSError as error:
-            raise UnreadableSourceError(f"{self.name}: {error.strerror or error}") from error
+            raise UnreadableSourceError(
+                f"{self.name}: the {self._library} library: {error.strerror or error}"
+            ) from error
 
     def _give_back(self, child: _Child, *, is_good: bool) -> None:
         with self._changed:

@@ -17,7 +17,8 @@ import pytest
 
 from geostore.errors import InternalError, UnreadableSourceError
 from geostore.scenes.archive import local_path
-from geostore.scenes.isolated import IsolatedFile
+from geostore.scenes.isolated import MEMORY_BYTES_MAX, IsolatedFile
+from geostore.scenes.isolated_starter import starter
 
 CHILD = "tests.misbehaving_children"
 CONTENT = bytes(range(256)) * 1000
@@ -107,7 +108,7 @@ def test_a_library_that_is_not_there(opened: Callable[..., IsolatedFile]) -> Non
 
 def test_a_module_that_is_not_there(opened: Callable[..., IsolatedFile]) -> None:
     file = opened("tests.no_such_child")
-    with pytest.raises(UnreadableSourceError, match=r"crashed on it \(exit status 1\)"):
+    with pytest.raises(UnreadableSourceError, match=r"that loads it ended \(exit status 1\)"):
         file.ask({"do": "read"})
 
 
@@ -227,6 +228,31 @@ def test_closing_while_another_thread_reads(opened: Callable[..., IsolatedFile])
     file.close()
     thread.join()
     assert not is_running(child)
+
+
+def test_the_process_that_forks_may_be_killed(opened: Callable[..., IsolatedFile]) -> None:
+    first = opened()
+    child = first.ask({"do": "pid"}).value["pid"]
+    ours = starter(CHILD, MEMORY_BYTES_MAX)
+    os.kill(ours._pid, signal.SIGKILL)
+    assert first.ask({"do": "pid"}).value["pid"] == child, "its children live on"
+    second = opened()
+    assert second.ask({"do": "read"}, payload_bytes_max=1 << 20).payload == CONTENT
+    with pytest.raises(UnreadableSourceError, match="crashed on it$"):
+        first.ask({"do": "die", "signal": "SIGSEGV"})
+
+
+def test_children_of_one_module_come_from_one_process(
+    opened: Callable[..., IsolatedFile],
+) -> None:
+    before = starter(CHILD, MEMORY_BYTES_MAX)
+    first, second = opened(), opened()
+    pids = {file.ask({"do": "pid"}).value["pid"] for file in (first, second)}
+    process = before._pid
+    assert len(pids) == 2
+    assert starter(CHILD, MEMORY_BYTES_MAX) is before
+    opened().ask({"do": "pid"})
+    assert before._pid == process
 
 
 def test_a_forked_process_has_children_of_its_own(opened: Callable[..., IsolatedFile]) -> None:
