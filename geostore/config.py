@@ -253,6 +253,10 @@ class Settings:
     """Threads of ingest; None: as many as there are processors."""
     memory_bytes: int | None = None
     """Bound on what a read or an ingest may hold at once; None: a share of the machine's."""
+    cache: str | None = None
+    """Directory of what was fetched from addresses; None: `geostore` in the user's cache."""
+    cache_bytes: int | None = None
+    """How much the cache keeps; None: 20 GiB."""
     format: str | None = None
     """Output of listings; None: a table on a terminal, jsonl in a pipe."""
     tls_ca: str | None = None
@@ -282,13 +286,15 @@ _PARSERS: Final[dict[str, Callable[[str | int], str | int]]] = {
     "store": _parse_store,
     "workers": _parse_workers,
     "memory_bytes": parse_bytes,
+    "cache": _parse_file,
+    "cache_bytes": parse_bytes,
     "format": _parse_format,
     "tls_ca": _parse_file,
     "tls_cert": _parse_file,
     "tls_key": _parse_file,
     "insecure": _parse_switch,
 }
-_FILES: Final = ("tls_ca", "tls_cert", "tls_key")
+_FILES: Final = ("cache", "tls_ca", "tls_cert", "tls_key")
 SETTING_NAMES: Final = tuple(field.name for field in fields(Settings))
 
 
@@ -327,7 +333,7 @@ def load_settings(
         environment: usually `os.environ`; `GEOSTORE_STORE` sets `store`, and so on. Empty
             values and names that are no setting are ignored: the environment is shared.
         config_file: a TOML file of settings; without it `GEOSTORE_CONFIG` names one. A
-            relative `store` or TLS file in it is relative to it.
+            relative `store`, `cache` or TLS file in it is relative to it.
 
     Raises:
         InvalidInputError: an unknown name in flags or file, a value that cannot be, or a

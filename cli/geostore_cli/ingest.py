@@ -102,6 +102,18 @@ PLAN_COLUMNS = (
     help="About how much to hold at once, as 2GiB. Default: a quarter of the machine's.",
 )
 @click.option(
+    "--cache",
+    type=click.Path(file_okay=False),
+    metavar="DIR",
+    help="Where fetched files are kept. Default: $GEOSTORE_CACHE, else ~/.cache/geostore.",
+)
+@click.option(
+    "--cache-bytes",
+    type=BYTES,
+    metavar="SIZE",
+    help="How much of them to keep, as 5GiB. Default: 20GiB.",
+)
+@click.option(
     "--executor",
     default="threads",
     show_default=True,
@@ -128,7 +140,8 @@ def ingest(
 ) -> None:
     """Put scenes into the store.
 
-    PATH is a file, a directory, an archive or a quoted glob. A directory is walked: what no
+    PATH is a file, a directory, an archive, a quoted glob, an https:// or s3:// address, or a
+    STAC item or item collection (- for one on standard input). A directory is walked: what no
     reader claims is skipped. Each scene is stored whole or not at all; one that fails does not
     stop the others, and the exit code is then 1. The same source again is `unchanged`.
 
@@ -144,8 +157,11 @@ def ingest(
         raise click.UsageError("--watch and --dry-run: a dry run has nothing to wait for")
     session.workers = flags.pop("workers")
     session.memory_bytes = flags.pop("memory")
+    session.cache, session.cache_bytes = flags.pop("cache"), flags.pop("cache_bytes")
     flags["workers"] = session.settings.workers
     flags["memory_bytes"] = session.settings.memory_bytes
+    flags["cache"] = session.settings.cache
+    flags["cache_bytes"] = session.settings.cache_bytes
     given = {keyword: value for keyword, value in flags.items() if value is not None}
     columns = PLAN_COLUMNS if flags["dry_run"] else COLUMNS
     fields = (*FIELDS, "oversampling") if flags["dry_run"] else FIELDS

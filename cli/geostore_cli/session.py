@@ -87,6 +87,8 @@ class Session:
     format: str | None = None
     workers: int | None = None
     memory_bytes: str | None = None
+    cache: str | None = None
+    cache_bytes: str | None = None
     verbosity: int = 0
     """-1 quiet, 0, 1 informative, 2 everything."""
     _stop_logging: Callable[[], None] | None = None
@@ -101,6 +103,8 @@ class Session:
             "format": self.format,
             "workers": self.workers,
             "memory_bytes": self.memory_bytes,
+            "cache": self.cache,
+            "cache_bytes": self.cache_bytes,
         }
         return load_settings(flags, environment=os.environ, config_file=self.config)
 
@@ -231,7 +235,8 @@ def _shared_options() -> list[click.Option]:
             expose_value=False,
             callback=_keep,
             help=(
-                "A TOML file of settings (store, workers, memory_bytes, format; for a cluster"
+                "A TOML file of settings (store, workers, memory_bytes, cache, cache_bytes, format;"
+                " for a cluster"
                 " tls_cert, tls_key, tls_ca, insecure)."
             ),
         ),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from geostore.backends import Backend
     from geostore.node import StoreStatus, VerifyReport
     from geostore.query import SortKey
+    from geostore.scenes import Remote
     from geostore.types import (
         BBox,
         Codec,
@@ -32,6 +33,12 @@ if TYPE_CHECKING:
     )
 
 __all__ = ["Store"]
+
+
+def _remote(cache: PathLike | None, cache_bytes: int | None) -> Remote:
+    from geostore.scenes import Remote
+
+    return Remote.of(os.environ, directory=cache, bytes_max=cache_bytes)
 
 
 class Store:
@@ -177,6 +184,8 @@ class Store:
         clouds: str | None = None,
         executor: str = "threads",
         named_outright: bool = True,
+        cache: PathLike | None = None,
+        cache_bytes: int | None = None,
         progress: Callable[[IngestProgress], None] | None = None,
         **unknown: object,
     ) -> Iterator[SceneResult]:
@@ -199,6 +208,9 @@ class Store:
                 (`s2cloudless` for Sentinel-2 L1C).
             executor: `threads`, `dask` (a Dask cluster on this machine) or `dask://HOST:PORT`.
             named_outright: whether a path that no reader claims is an error, or is skipped.
+            cache: where what was fetched from addresses is kept; `~/.cache/geostore` or what
+                `$GEOSTORE_CACHE` or `$XDG_CACHE_HOME` say by default.
+            cache_bytes: how much of it to keep; 20 GiB by default.
 
         Raises:
             NotFoundError: a path that is not there. InvalidInputError: a bad value.
@@ -231,6 +243,7 @@ class Store:
             clouds=clouds,
             executor=executor,
             named_outright=named_outright,
+            remote=lambda: _remote(cache, keywords.whole("cache_bytes", cache_bytes)),
             progress=progress,
             **{name: value for name, value in optional.items() if value is not None},
         )

@@ -41,6 +41,7 @@ from geostore.scenes import (
     Ahead,
     FoundSource,
     ReadOptions,
+    Remote,
     Scene,
     find_sources,
     reader_named,
@@ -74,6 +75,7 @@ def ingest(
     clouds: str | None = None,
     executor: str = "threads",
     named_outright: bool = True,
+    remote: Callable[[], Remote] | None = None,
     progress: Callable[[IngestProgress], None] | None = None,
 ) -> Iterator[SceneResult]:
     """Put scenes into a store; yields one result a scene, in the order of the paths.
@@ -84,7 +86,7 @@ def ingest(
     after the scenes under way were given up.
 
     Args:
-        paths: files, directories, archives, globs.
+        paths: files, directories, archives, globs, addresses, STAC documents.
         dataset: where to; by default the dataset of the reader's own name. Created with the
             reader's defaults and `request` if it does not exist.
         reader: name of the reader to use; detected from content by default.
@@ -100,6 +102,7 @@ def ingest(
             `dask://HOST:PORT` for one that is there; both need a store that is a cluster.
         named_outright: whether a path that no reader claims is an error; false where the
             caller met it.
+        remote: called where there is an address, for what fetches from it.
 
     Raises:
         InvalidInputError: an unknown reader, a bad name or number, a request that contradicts
@@ -134,9 +137,11 @@ def ingest(
             " threads use all of its machine; expected a store that is a cluster"
             " (geostore://HOST:PORT)"
         )
-    found = list(find_sources([os.fspath(path) for path in paths]))
-    if not named_outright:
-        found = [dataclasses.replace(one, named_outright=False) for one in found]
+    found = list(
+        find_sources(
+            [os.fspath(path) for path in paths], remote=remote, named_outright=named_outright
+        )
+    )
     if spread_over is None or dry_run:
         return _run(job, found, progress)
     task = _OnWorker(dataclasses.replace(job, workers=1, first_scene_decides=False))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -101,7 +102,8 @@ class FoundSource:
 def find_sources(
     paths: Iterable[str | os.PathLike[str]] | str | os.PathLike[str],
     *,
-    remote: Remote | None = None,
+    remote: Callable[[], Remote] | None = None,
+    named_outright: bool = True,
 ) -> Iterator[FoundSource]:
     """Every source in `paths`, once, in a fixed order: as named, then by name.
 
@@ -116,7 +118,9 @@ def find_sources(
 
     Args:
         paths: what the user named.
-        remote: how addresses are opened; by default as the environment says.
+        remote: called once, where there is an address or a STAC document, for what opens
+            them; by default as the environment says.
+        named_outright: whether the user named `paths`, or somebody met them on the way.
 
     Raises:
         NotFoundError: before anything is yielded, where nothing is at a local path or a
@@ -130,11 +134,11 @@ def find_sources(
     for path in paths:
         given = os.fspath(path)
         if _is_elsewhere(given):
-            named.append((given, True))
+            named.append((given, named_outright))
             continue
         text = check_path(path)
         if _exists(text):
-            named.append((text, True))
+            named.append((text, named_outright))
         elif glob.has_magic(text):
             fitting = sorted(glob.glob(text, recursive=True))  # noqa: PTH207 - any root, `~`-free
             if not fitting:
@@ -142,7 +146,13 @@ def find_sources(
             named.extend((one, False) for one in fitting)
         else:
             raise NotFoundError(f"{text}: no such file or directory")
-    return _expand(named, remote)
+    return _expand(named, cache(remote or _default_remote))
+
+
+def _default_remote() -> Remote:
+    from geostore.scenes.remote import Remote
+
+    return Remote.of(os.environ)
 
 
 def _is_elsewhere(path: str) -> bool:
@@ -165,7 +175,7 @@ def _exists(path: str) -> bool:
         raise NotFoundError(f"{path[:200]}: {error.strerror or error}") from error
 
 
-def _expand(named: list[tuple[str, bool]], remote: Remote | None) -> Iterator[FoundSource]:
+def _expand(named: list[tuple[str, bool]], remote: Callable[[], Remote]) -> Iterator[FoundSource]:
     seen: set[str] = set()
     products: set[str] = set()
     for path, outright in named:
@@ -186,15 +196,15 @@ def _expand(named: list[tuple[str, bool]], remote: Remote | None) -> Iterator[Fo
             yield found
 
 
-def _found_in(path: str, remote: Remote | None, *, outright: bool) -> Iterator[FoundSource]:
-    if outright and _is_elsewhere(path):
+def _found_in(path: str, remote: Callable[[], Remote], *, outright: bool) -> Iterator[FoundSource]:
+    if _is_elsewhere(path):
         from geostore.scenes.find_remote import found_at
 
-        yield from found_at(path, remote)
+        yield from found_at(path, remote())
     elif outright and path.lower().endswith(_STAC_SUFFIXES) and Path(path).is_file():
         from geostore.scenes.find_remote import found_in_file
 
-        yield from found_in_file(path, remote)
+        yield from found_in_file(path, remote())
     else:
         yield from _walk(path, outright=outright)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -98,9 +97,8 @@ class _Trouble:
         raise self.error
 
 
-def found_at(path: str, remote: Remote | None) -> Iterator[FoundSource]:
+def found_at(path: str, remote: Remote) -> Iterator[FoundSource]:
     """Sources at an address, or in what standard input holds."""
-    remote = remote or Remote.of(os.environ)
     if path == STDIN:
         yield from _items(document_of_stdin(sys.stdin.buffer), remote)
         return
@@ -122,13 +120,13 @@ def found_at(path: str, remote: Remote | None) -> Iterator[FoundSource]:
         yield FoundSource(url.shown, named_outright=True, origin=_File(remote, url))
 
 
-def found_in_file(path: str, remote: Remote | None) -> Iterator[FoundSource]:
+def found_in_file(path: str, remote: Remote) -> Iterator[FoundSource]:
     """The items of a local STAC document; the file itself where it is none."""
     document = document_in_file(Path(path))
     if document is None:
         yield FoundSource(path, named_outright=True)
     else:
-        yield from _items(document, remote or Remote.of(os.environ))
+        yield from _items(document, remote)
 
 
 def _items(document: Document, remote: Remote) -> Iterator[FoundSource]:

@@ -67,6 +67,10 @@ class Remote:
             )
         )
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # To another process: its own environment, so that credentials stay where they are.
+        return _reopened, (str(self.cache.directory), self.cache.bytes_max)
+
     def close(self) -> None:
         """Stop fetching; what scenes still read stays until they are closed."""
         self.cache.close()
@@ -87,6 +91,10 @@ class Remote:
         )
         name = PurePosixPath(url.path).name or url.bucket
         return Source(Content(shown=url.shown, local=Path("/", name), members=gathered))
+
+
+def _reopened(directory: str, bytes_max: int) -> Remote:
+    return Remote.of(os.environ, directory=directory, bytes_max=bytes_max)
 
 
 class Gathered:
