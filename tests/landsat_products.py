@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import tarfile
+import tempfile
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +93,15 @@ def mtl_json(groups: Mapping[str, Mapping[str, str]], root: str = "LANDSAT_METAD
     return json.dumps({root: groups})
 
 
+@lru_cache(maxsize=256)
+def _band_bytes(name: str, side: int, dtype: str, pixel_m: float) -> bytes:
+    """A band file that many products have."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "band.tif")
+        write_band(path, band_pixels(name, side, dtype), pixel_m)
+        return path.read_bytes()
+
+
 @dataclass
 class Made:
     """A product of 1200 m x 1200 m below `folder`; change `groups` before `write_mtl`."""
@@ -157,7 +168,8 @@ class Made:
                 self.sensor in ("TM", "ETM") and name.startswith("B") and name != "BQA"
             ):
                 dtype = "uint8"
-            write_band(self.file(name), band_pixels(name, side, dtype), pixel_m)
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.file(name).write_bytes(_band_bytes(name, side, dtype, pixel_m))
         return self
 
     def write_mtl(self, *forms: str) -> Made:

@@ -91,7 +91,7 @@ class Identity:
     id: str
     generation: Generation
     level: str
-    """`L1TP`, `L2SP`; `L1T` before collections."""
+    """`L1TP`, `L2SP`; `L1T`, `L1GT` before collections."""
     sensor: Sensor
     satellite: int
     wrs_path: int | None
@@ -287,7 +287,7 @@ def _folder_names(source: Source, product: Product) -> tuple[str, ...]:
 
 
 def _from_mtl(mtl: Mtl, product: Product) -> Identity:
-    level = mtl.text("PROCESSING_LEVEL") or mtl.text("DATA_TYPE") or ""
+    level = (mtl.text("PROCESSING_LEVEL") or mtl.text("DATA_TYPE") or "").upper()
     generation = _generation(mtl)
     if not re.fullmatch(r"L1[A-Z]{0,2}|L2S[PR]", level) or (
         level.startswith("L2") and generation != "c2"

@@ -268,14 +268,11 @@ def ingested(products: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 CASES = [
-    ("landsat-c1-l1", "B4", 0),
     ("landsat-c1-l1", "B8", 0),
     ("landsat-c1-l1", "BQA", 1),
     ("pre-quadtile", "B5", 0),
-    ("pre-quadtile", "BQA", 1),
     ("decimated-600", "SR_B4", 0),
     ("decimated-600", "QA_PIXEL", 1),
-    ("decimated-600", "ST_QA", -9999),
 ]
 
 
