@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
@@ -55,6 +57,8 @@ THRESHOLD_PERCENT = 50
 CELL_M = 160.0
 STRIP_CELLS = 64
 """Rows of cells that are made at once: 1024 rows of 10 m pixels, as JPEG 2000 tiles are high."""
+STRIPS_AT_ONCE_MAX = 4
+"""About 40 MB each in a whole granule: 1024 rows of one band at a time, and their validity."""
 MEASURED_SHARE_MIN = 0.5
 """A cell less than half of which was measured, in any band, has no likelihood."""
 
@@ -239,6 +243,15 @@ class DetectedLikelihood:
         self._locks = [threading.Lock() for _ in range(strips)]
         self._strips: dict[int, tuple[npt.NDArray[np.uint8], _Mask]] = {}
 
+    def _prepare(self, numbers: list[int]) -> None:
+        """Make several strips side by side: a whole scene may be asked for at once, and every
+        cell waits for it.
+        """
+        threads = min(STRIPS_AT_ONCE_MAX, os.cpu_count() or 1, len(numbers))
+        if threads > 1:
+            with ThreadPoolExecutor(threads, thread_name_prefix="geostore-clouds") as pool:
+                list(pool.map(self._strip, numbers))
+
     def _strip(self, number: int) -> tuple[npt.NDArray[np.uint8], _Mask]:
         with self._locks[number]:
             if number not in self._strips:
@@ -266,7 +279,9 @@ class DetectedLikelihood:
         """See `PixelSource`."""
         percent = np.empty((height, width), np.uint8)
         known = np.empty((height, width), bool)
-        for number in range(row // STRIP_CELLS, -(-(row + height) // STRIP_CELLS)):
+        numbers = range(row // STRIP_CELLS, -(-(row + height) // STRIP_CELLS))
+        self._prepare([number for number in numbers if number not in self._strips])
+        for number in numbers:
             first = number * STRIP_CELLS
             top, bottom = max(row, first), min(row + height, first + STRIP_CELLS)
             here = (slice(top - row, bottom - row), slice(None))

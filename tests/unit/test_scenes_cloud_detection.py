@@ -225,6 +225,20 @@ class TestLikelihood:
             likelihood(scene)
         assert {len(band.windows) for band in bands.values()} == {2}  # two strips
 
+    def test_a_band_that_cannot_be_read_fails_it(self) -> None:
+        bands = made_up()
+        source = detect_clouds(scene_of(bands), "s2cloudless").bands[-1].source
+
+        def fail(*window: int):
+            raise UnreadableSourceError("B09.jp2: cut short")
+
+        whole, bands["B09"].read = bands["B09"].read, fail
+        for rows in (75, 5):  # of both strips side by side, of one alone
+            with pytest.raises(UnreadableSourceError, match=r"B09\.jp2: cut short"):
+                source.read(0, 0, rows, 75)
+        bands["B09"].read = whole
+        assert source.read(0, 0, 75, 75)[1] is None
+
     def test_is_unknown_where_any_band_is(self) -> None:
         bands = made_up()
         bands["B10"].data[:60, :] = 0
