@@ -268,9 +268,19 @@ class _ProductOpener:
         return TimeSpan(us, us)
 
     def _cloud(self, bands: tuple[SceneBand, ...]) -> CloudLayer | None:
+        """What tells cloud; None where the provider did not look for it, and set no bit.
+
+        Its algorithm needs reflected light: a CLOUD_COVER of -1 says that it was not run (at
+        night), and the thermal sensor alone gives it nothing to run on.
+        """
         identity = self._identity
+        if identity.sensor == "TIRS" or (self._told_cloud_cover() or 0.0) < 0:
+            return None
         layer = cloud_layer(identity.generation, has_cirrus=has_cirrus(identity.sensor))
         return layer if any(band.info.name == layer.band for band in bands) else None
+
+    def _told_cloud_cover(self) -> float | None:
+        return self._mtl.number("CLOUD_COVER") if self._mtl else None
 
     def _previews(self) -> tuple[str, ...]:
         """The pictures that come with the product: `thumb_large`."""
@@ -298,8 +308,8 @@ class _ProductOpener:
         }
         if mtl is not None:
             properties |= {
-                "cloud_cover_product_percent": mtl.number("CLOUD_COVER"),
-                "cloud_cover_land_product_percent": mtl.number("CLOUD_COVER_LAND"),
+                "cloud_cover_product_percent": _percent(mtl, "CLOUD_COVER"),
+                "cloud_cover_land_product_percent": _percent(mtl, "CLOUD_COVER_LAND"),
                 "sun_azimuth_deg": mtl.number("SUN_AZIMUTH"),
                 "sun_elevation_deg": mtl.number("SUN_ELEVATION"),
                 "earth_sun_distance_au": mtl.number("EARTH_SUN_DISTANCE"),
@@ -309,6 +319,12 @@ class _ProductOpener:
                 "thermal_constants": _thermal_constants(mtl, self._bands) or None,
             }
         return {name: value for name, value in properties.items() if value is not None}
+
+
+def _percent(mtl: Mtl, key: str) -> float | None:
+    """A share that the metadata states; -1 says that it is not known."""
+    value = mtl.number(key)
+    return None if value is None or value < 0 else value
 
 
 def _thermal_constants(mtl: Mtl, bands: tuple[LandsatBand, ...]) -> dict[str, dict[str, float]]:

@@ -338,6 +338,24 @@ class TestClouds:
         with opened(older.path) as scene:
             assert (scene.cloud, scene.missing) == (None, ())
 
+    def test_what_the_provider_did_not_look_for_is_not_told(self, tmp_path: Path) -> None:
+        """At night, and with the thermal sensor alone: no bit is set, which is not clear sky."""
+        night = c1_l1(tmp_path)
+        night.groups["IMAGE_ATTRIBUTES"]["CLOUD_COVER"] = "-1"
+        with opened(night.write().path) as scene:
+            assert scene.cloud is None
+            assert "cloud_cover_product_percent" not in scene.properties
+        thermal = c1_l1(
+            tmp_path,
+            id="LT08_L1GT_020039_20150804_20170406_01_T2",
+            sensor="TIRS",
+            level="L1GT",
+            bands=["B10", "B11", "BQA"],
+        )
+        with opened(thermal.write().path) as scene:
+            assert (scene.cloud, scene.missing) == (None, ())
+            assert names(scene) == ["B10", "B11", "BQA"]
+
     @pytest.mark.parametrize("kind", MAKERS)
     def test_bit_fields_do_not_overlap_and_fit(self, kind: str, tmp_path: Path) -> None:
         with opened(MAKERS[kind](tmp_path).write().path) as scene:
