@@ -48,7 +48,10 @@ class _File:
 
     def answer(self, path: str, request: dict[str, Any]) -> tuple[dict[str, Any], Any]:
         if self._file is None:
-            self._file = self._open(path)
+            try:
+                self._file = self._open(path)
+            except Exception as error:
+                raise ValueError(f"damaged, or not HDF4: {error}") from error
         if request["do"] == "describe":
             return self._describe(), None
         return self._read(request["index"], request["start"], request["count"])
@@ -82,7 +85,11 @@ class _File:
             if len(self._selected) >= SELECTED_MAX:
                 self._selected.pop(next(iter(self._selected))).endaccess()
             array = self._selected[index] = self._file.select(index)
-        data = array.get(start=start, count=count)
+        try:
+            data = array.get(start=start, count=count)
+        except Exception as error:
+            name = array.info()[0]
+            raise ValueError(f"cannot read {name}, from {start}: {error}") from error
         if data.size != math.prod(count):
             raise ValueError(f"{data.size} pixels were read of {math.prod(count)} asked for")
         return {"dtype": data.dtype.name}, self._np.ascontiguousarray(data)
