@@ -8,7 +8,9 @@ and named in the scene's properties.
 
 from __future__ import annotations
 
+import math
 import re
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -34,10 +36,19 @@ from geostore.scenes.netcdf_cf import (
     fit_axis,
     missing_numbers,
 )
-from geostore.scenes.netcdf_times import is_time_unit, step_name, times_us
+from geostore.scenes.netcdf_pixels import NetcdfPixels, read_values
+from geostore.scenes.netcdf_steps import (
+    Step,
+    spans,
+    spans_between,
+    stated_span,
+    step_order,
+    step_suffix,
+)
+from geostore.scenes.netcdf_times import is_time_unit
 from geostore.scenes.scene import ReaderDefaults, ReadOptions, Scene, SceneBand
 from geostore.scenes.times import time_from_name
-from geostore.types import BandInfo, TimeSpan
+from geostore.types import BandInfo
 
 if TYPE_CHECKING:
     from geostore.scenes.source import Source
@@ -121,95 +132,12 @@ def _open_file(reader: str, source: Source, member: str, options: ReadOptions) -
             if file.name in str(error):
                 raise
             raise UnreadableSourceError(f"{file.name}: {error}") from error
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             if isinstance(error, InvalidInputError):
                 raise
             raise UnreadableSourceError(
                 f"{file.name}: the netCDF library describes it in no sensible way ({error!r:.200})"
             ) from error
-
-
-class NetcdfPixels:
-    """Rows and columns of one variable at one step, a `PixelSource`; a user of the file."""
-
-    def __init__(
-        self,
-        file: IsolatedFile,
-        variable: Variable,
-        grid: SourceGrid,
-        axes: tuple[int, int],
-        at: tuple[int, ...],
-        missing: Missing,
-    ) -> None:
-        file.retain()
-        self._file = file
-        self._variable = variable
-        self._axes = axes
-        self._at = at
-        self._missing = missing
-        self._is_closed = False
-        self.grid = grid
-        self.dtype = variable.meant_dtype or ""
-        self.nodata = missing.nodata
-
-    @property
-    def name(self) -> str:
-        return self._file.name
-
-    def read(
-        self, row: int, column: int, height: int, width: int
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_] | None]:
-        """Pixels of a window, and which of them are measurements."""
-        if (
-            min(row, column) < 0
-            or min(height, width) < 1
-            or row + height > self.grid.height
-            or column + width > self.grid.width
-        ):
-            raise InvalidInputError(
-                f"{self.name}: window of {height} x {width} pixels at row {row}, column"
-                f" {column} does not lie inside {self.grid.height} x {self.grid.width}"
-            )
-        y, x = self._axes
-        start, count = list(self._at), [1] * len(self._at)
-        start[y], start[x], count[y], count[x] = row, column, height, width
-        stored = _read(self._file, self._variable, start, count)
-        data: npt.NDArray[Any] = stored.reshape((height, width) if y < x else (width, height))
-        data = np.ascontiguousarray(data if y < x else data.T).view(self.dtype)
-        return data, self._missing.valid(data)
-
-    def close(self) -> None:
-        if not self._is_closed:
-            self._is_closed = True
-            self._file.close()
-
-
-def _read(
-    file: IsolatedFile, variable: Variable, start: list[int], count: list[int]
-) -> npt.NDArray[Any]:
-    """A window of a variable as it is stored, flat."""
-    kind = np.dtype(variable.dtype)
-    size = int(np.prod(count, dtype=np.int64)) * kind.itemsize
-    answer = file.ask(
-        {"do": "read", "variable": variable.name, "start": start, "count": count},
-        payload_bytes_max=size,
-    )
-    if answer.value.get("dtype") != kind.name or len(answer.payload) != size:
-        raise UnreadableSourceError(
-            f"{file.name}: {variable.name}: {len(answer.payload)} bytes of"
-            f" {answer.value.get('dtype')!r} were read, expected {size} of {kind.name}"
-        )
-    return np.frombuffer(answer.payload, kind)
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class _Step:
-    """One time of a file: what makes a scene."""
-
-    start_us: int | None
-    end_us: int | None
-    again: int
-    """How many steps before it have the same time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +152,8 @@ class _Layer:
     """Which dimension is time, and its name."""
     extra: int | None
     """Which dimension has one band a place."""
-    labels: tuple[str, ...] = ()
+    labels: tuple[str, ...]
+    missing: Missing
 
 
 @dataclass
@@ -288,7 +217,7 @@ class _Opener:
         steps_of = {
             layer.time[1]: self._steps(layer.time[1]) for layer in layers if layer.time is not None
         }
-        steps = sorted(set().union(*steps_of.values()), key=_order) if steps_of else []
+        steps = sorted(set().union(*steps_of.values()), key=step_order) if steps_of else []
         if len(steps) > STEPS_MAX:
             raise UnreadableSourceError(f"{len(steps)} time steps; expected {STEPS_MAX} at most")
         infos = self._infos(layers)
@@ -304,12 +233,16 @@ class _Opener:
             step.start_us is None or step.start_us % 86_400_000_000 == 0 for step in steps
         )
         with ExitStack() as made:
-            scenes = []
+            scenes: list[Scene] = []
+            taken: Counter[str] = Counter()
             for number, step in enumerate(steps or [self._lone_step()]):
                 bands = self._bands(infos, step, steps_of, made)
+                suffix = step_suffix(step, number, whole_days=whole_days) if len(steps) > 1 else ""
+                taken[suffix] += 1
+                again = f"-{taken[suffix]}" if taken[suffix] > 1 else ""
                 scenes.append(
                     Scene(
-                        id=prefix + _suffix(step, number, len(steps), whole_days=whole_days),
+                        id=f"{prefix}{suffix}{again}",
                         reader=self._reader,
                         path=self._source.path,
                         time_us=step.start_us,
@@ -379,6 +312,7 @@ class _Opener:
             (times[0], variable.dimensions[times[0]]) if times else None,
             extra,
             () if extra is None else self._labels(variable, extra),
+            missing_numbers(variable),
         )
 
     def _kind(self, dimension: str) -> str:
@@ -439,7 +373,8 @@ class _Opener:
     def _block(self, variable: Variable, y: int, x: int) -> tuple[int, int]:
         height, width = variable.shape[y], variable.shape[x]
         if variable.chunks is not None and len(variable.chunks) == len(variable.shape):
-            return min(variable.chunks[y], height), min(variable.chunks[x], width)
+            chunk_height, chunk_width = variable.chunks[y], variable.chunks[x]
+            return max(1, min(chunk_height, height)), max(1, min(chunk_width, width))
         return max(1, min(height, BLOCK_PX // max(1, width))), width
 
     def _labels(self, variable: Variable, axis: int) -> tuple[str, ...]:
@@ -460,13 +395,15 @@ class _Opener:
     def _read_all(self, variable: Variable) -> npt.NDArray[Any]:
         """All of a coordinate's values, as they are meant."""
         if variable.name not in self._values:
-            count = int(np.prod(variable.shape, dtype=np.int64))
+            count = math.prod(variable.shape)
             if count > AXIS_VALUES_MAX or variable.dtype in {None, "text"}:
                 raise UnreadableSourceError(
                     f"coordinate {variable.name!r} has {count} values of {variable.dtype};"
                     f" expected {AXIS_VALUES_MAX} numbers at most"
                 )
-            stored = _read(self._file, variable, [0] * len(variable.shape), list(variable.shape))
+            stored = read_values(
+                self._file, variable, [0] * len(variable.shape), list(variable.shape)
+            )
             self._values[variable.name] = stored.view(
                 variable.meant_dtype or variable.dtype
             ).reshape(variable.shape)
@@ -490,16 +427,14 @@ class _Opener:
                 whole = f"{layer.variable.name}_{label}" if label else layer.variable.name
                 # The only variable of a file of many bands says nothing by its name.
                 short = label if len(layers) == 1 and _BAND_NAME.match(label) else whole
-                found.append(
-                    (_band_info(layer.variable, _band_name(short, taken), size_m), layer, place)
-                )
+                found.append((_band_info(layer, _band_name(short, taken), size_m), layer, place))
         return found
 
     def _bands(
         self,
         infos: Iterable[tuple[BandInfo, _Layer, int]],
-        step: _Step,
-        steps_of: dict[str, dict[_Step, int]],
+        step: Step,
+        steps_of: dict[str, dict[Step, int]],
         made: ExitStack,
     ) -> list[SceneBand]:
         bands = []
@@ -513,12 +448,7 @@ class _Opener:
                     continue  # a variable with times of its own
                 at[axis] = steps_of[dimension][step]
             pixels = NetcdfPixels(
-                self._file,
-                layer.variable,
-                layer.grid,
-                layer.axes,
-                tuple(at),
-                missing_numbers(layer.variable),
+                self._file, layer.variable, layer.grid, layer.axes, tuple(at), layer.missing
             )
             made.callback(pixels.close)
             bands.append(SceneBand(info, pixels))
@@ -526,30 +456,26 @@ class _Opener:
 
     # ------------------------------------------------------------- when
 
-    def _steps(self, dimension: str) -> dict[_Step, int]:
+    def _steps(self, dimension: str) -> dict[Step, int]:
         """The times along a dimension, each with its index."""
         variable = self._time_along(dimension)
         if variable is None:
             raise UnreadableSourceError(f"dimension {dimension!r} has no times")
-        found: dict[_Step, int] = {}
+        found: dict[Step, int] = {}
         seen: dict[tuple[int | None, int | None], int] = {}
         for index, (start, end) in enumerate(self._spans(variable)):
             again = seen.get((start, end), 0)
             seen[start, end] = again + 1
-            found[_Step(start, end, again)] = index
+            found[Step(start, end, again)] = index
         return found
 
     def _spans(self, variable: Variable) -> list[tuple[int | None, int | None]]:
-        """First and last microsecond of each of a variable's times (section 7.1)."""
-        units, calendar = variable.text("units"), variable.text("calendar") or None
         bounds = self._about.variables.get(variable.text("bounds"))
-        if bounds is not None and bounds.shape == (*variable.shape, 2):
-            both = times_us(_numbers(bounds, self._read_all(bounds)), units, calendar)
-            return [_span(*sorted_pair(pair)) for pair in zip(both[::2], both[1::2], strict=True)]
-        moments = times_us(_numbers(variable, self._read_all(variable)), units, calendar)
-        return [(moment, moment) for moment in moments]
+        if bounds is None or bounds.shape != (*variable.shape, 2):
+            return spans(variable, self._read_all(variable))
+        return spans_between(variable, bounds, self._read_all(bounds))
 
-    def _lone_step(self) -> _Step:
+    def _lone_step(self) -> Step:
         """When a file without a time axis was taken."""
         scalars = [
             one
@@ -562,9 +488,13 @@ class _Opener:
         if len(scalars) == 1:
             ((start, end),) = self._spans(scalars[0])
             if start is not None:
-                return _Step(start, end, 0)
-        span = self._options.time or _stated(self._about.attributes) or time_from_name(self._member)
-        return _Step(span.start_us if span else None, span.end_us if span else None, 0)
+                return Step(start, end, 0)
+        span = (
+            self._options.time
+            or stated_span(self._about.attributes)
+            or time_from_name(self._member)
+        )
+        return Step(span.start_us if span else None, span.end_us if span else None, 0)
 
     def _bounds(self) -> set[str]:
         return {one.text("bounds") for one in self._about.variables.values()}
@@ -590,65 +520,6 @@ class _Opener:
         return {name: value for name, value in properties.items() if value}
 
 
-def _order(step: _Step) -> tuple[bool, int, int, int]:
-    return (step.start_us is not None, step.start_us or 0, step.end_us or 0, step.again)
-
-
-def _suffix(step: _Step, number: int, count: int, *, whole_days: bool) -> str:
-    """What tells a step's scene from the file's others."""
-    if count < 2:
-        return ""
-    if step.start_us is None:
-        return f"-step{number + 1}"
-    again = f"-{step.again + 1}" if step.again else ""
-    return f"-{step_name(step.start_us, whole_days=whole_days)}{again}"
-
-
-def sorted_pair(pair: tuple[int | None, int | None]) -> tuple[int | None, int | None]:
-    """Bounds may be stored last first."""
-    first, second = pair
-    if first is None or second is None:
-        return None, None
-    return min(first, second), max(first, second)
-
-
-def _span(start: int | None, end: int | None) -> tuple[int | None, int | None]:
-    """An interval ends with the microsecond before its bound, as a day does."""
-    if start is None or end is None:
-        return None, None
-    return start, max(start, end - 1)
-
-
-def _numbers(variable: Variable, values: npt.NDArray[Any]) -> list[int | float]:
-    """A time variable's values, NaN where they are missing."""
-    flat = values.ravel()
-    valid = missing_numbers(variable).valid(flat)
-    numbers: list[int | float] = flat.tolist()
-    scale, offset = variable.number("scale_factor", 1.0), variable.number("add_offset", 0.0)
-    if (scale, offset) != (1.0, 0.0):
-        numbers = [one * scale + offset for one in numbers]
-    if valid is None:
-        return numbers
-    return [one if good else float("nan") for one, good in zip(numbers, valid, strict=True)]
-
-
-def _stated(attributes: dict[str, Any]) -> TimeSpan | None:
-    """The span that a file's attributes state (Attribute Convention for Data Discovery)."""
-    ends = []
-    for name in ("time_coverage_start", "time_coverage_end"):
-        value = attributes.get(name)
-        try:
-            ends.append(TimeSpan.parse(value.strip()) if isinstance(value, str) else None)
-        except InvalidInputError:
-            ends.append(None)
-    first, last = ends
-    if first is None:
-        return None
-    if last is None or last.end_us is None or first.start_us is None:
-        return first
-    return TimeSpan(first.start_us, last.end_us) if first.start_us <= last.end_us else first
-
-
 def _step_of(axis: Axis | str) -> float | None:
     return None if isinstance(axis, str) else abs(axis.step)
 
@@ -670,13 +541,14 @@ def _band_name(wanted: str, taken: set[str]) -> str:
     return candidate
 
 
-def _band_info(variable: Variable, name: str, resolution_m: float) -> BandInfo:
+def _band_info(layer: _Layer, name: str, resolution_m: float) -> BandInfo:
+    variable = layer.variable
     role, class_names, bitfields = describe_flags(variable)
     said = variable.text("long_name") or variable.text("standard_name")
     return BandInfo(
         name=name,
         dtype=variable.meant_dtype or "",
-        nodata=missing_numbers(variable).nodata,
+        nodata=layer.missing.nodata,
         role=role,
         scale=variable.number("scale_factor", 1.0),
         offset=variable.number("add_offset", 0.0),

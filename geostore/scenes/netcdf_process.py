@@ -56,7 +56,13 @@ class _File:
     def answer(self, path: str, request: dict[str, Any]) -> tuple[dict[str, Any], Any]:
         if self._dataset is None:
             _refuse_truncated(path)
-            self._dataset = self._open(path)
+            try:
+                self._dataset = self._open(path)
+            except OSError as error:
+                raise ValueError(
+                    f"the netCDF library cannot open it ({error.strerror or error}); expected a"
+                    " whole netCDF file"
+                ) from error
             self._dataset.set_auto_maskandscale(False)
             self._dataset.set_auto_chartostring(False)
         if request["do"] == "describe":
@@ -158,7 +164,10 @@ class _File:
     def _read(self, name: str, start: list[int], count: list[int]) -> tuple[dict[str, Any], Any]:
         variable = self._dataset.variables[name]
         window = tuple(slice(one, one + many) for one, many in zip(start, count, strict=True))
-        data = self._np.asarray(variable[window])
+        try:
+            data = self._np.asarray(variable[window])
+        except RuntimeError as error:
+            raise ValueError(f"{name}: the netCDF library cannot read it ({error})") from error
         if list(data.shape) != count:
             raise ValueError(f"{data.shape} values of {name} were read of {count} asked for")
         native = self._np.ascontiguousarray(data, data.dtype.newbyteorder("="))
