@@ -38,7 +38,7 @@ __all__ = ["claims_rasters", "open_rasters"]
 
 _SUFFIXES = (".tif", ".tiff", ".jp2")
 _OTHER_SCENES = (".hdf", ".img", ".nc", ".h5", ".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz")
-FILES_MAX = 5000
+FILES_MAX = 20_000
 
 _P = r"(?P<product>M[OYC]D\d{2}[A-Z0-9]{1,5})"
 _NAMES = (
@@ -142,8 +142,6 @@ def _parse_name(source: Source, member: str) -> _File | None:
 def _layer_files(source: Source) -> list[_File]:
     """Every raster of the source, if all are MODIS layers by their names; else []."""
     members = _members(source)
-    if not 0 < len(members) <= FILES_MAX:
-        return []
     found = [_parse_name(source, member) for member in members]
     files = [file for file in found if file is not None]
     return files if len(files) == len(found) else []
@@ -181,6 +179,11 @@ def open_rasters(
         raise UnreadableSourceError(
             f"{source.path}: neither HDF4 nor MODIS layers as rasters; expected files named as"
             " MOD13A1.A2016145.h18v04.006.2016166145124_NDVI.tif and no other rasters"
+        )
+    if len(files) > FILES_MAX:
+        raise UnreadableSourceError(
+            f"{source.path}: {len(files)} MODIS layers; expected at most {FILES_MAX} in one folder"
+            " or archive"
         )
     source.rasters(file.member for file in files)
     groups: dict[tuple[str, str, str], list[tuple[_File, Product]]] = {}

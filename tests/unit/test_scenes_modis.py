@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import geostore
 from geostore.errors import InvalidInputError, UnreadableSourceError
 from geostore.scenes import ReadOptions, detect, open_source, reader_named
 from geostore.scenes.scene import ReaderFamily
@@ -306,6 +307,36 @@ class TestArrays:
         grid = TestGrid("G", {"v": (np.zeros((1100, 2, 2), np.uint8), {}, ("B", "YDim", "XDim"))})
         with pytest.raises(UnreadableSourceError, match="more than 1024 bands"):
             open_source(granule(tmp_path / "a.hdf", grid))
+
+
+def test_the_first_pixel_may_lie_in_any_corner(tmp_path: Path) -> None:
+    """The same pixels, stored from each of the grid's corners, make the same tiles."""
+    store = geostore.open(str(tmp_path / "store"))
+    rows = np.random.default_rng(1).integers(1, 30_000, (200, 300)).astype(np.int16)
+    tiles = {}
+    for corner, data in {
+        "UL": rows,
+        "UR": rows[:, ::-1],
+        "LL": rows[::-1],
+        "LR": rows[::-1, ::-1],
+    }.items():
+        grid = TestGrid(
+            "G",
+            {"v": (data, {"_FillValue": -1})},
+            projection=f"Projection=GCTP_GEO\nGridOrigin=HDFE_GD_{corner}\n",
+            corners="UpperLeftPointMtrs=(10.0,50.0)\nLowerRightMtrs=(13.0,48.0)\n",
+        )
+        path = granule(tmp_path / f"{corner}.hdf", grid, core=None)
+        (result,) = store.ingest([path], dataset=corner)
+        assert result.error is None
+        tiles[corner] = {
+            tile.geocode: tile.read(bands=["v"]).data for tile in store.query(dataset=corner)
+        }
+    assert len(tiles["UL"]) > 1
+    for corner in ("UR", "LL", "LR"):
+        assert tiles[corner].keys() == tiles["UL"].keys()
+        for geocode, data in tiles[corner].items():
+            np.testing.assert_array_equal(data, tiles["UL"][geocode])
 
 
 class TestRefusals:
