@@ -38,6 +38,7 @@ class Asked:
     path: str
     """With its query."""
     headers: dict[str, str]
+    """By their names in lower case."""
     start: int | None
     sent: int
     """Bytes of the body that were sent."""
@@ -69,7 +70,9 @@ class ObjectServer:
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         path, _, query = request.path.partition("?")
         served = self.objects.get(unquote(path))
-        asked = Asked(request.path, dict(request.headers.items()), None, 0)
+        asked = Asked(
+            request.path, {name.lower(): text for name, text in request.headers.items()}, None, 0
+        )
         with self._lock:
             self.asked.append(asked)
             fault = served.faults.pop(0) if served and served.faults else None
@@ -136,8 +139,8 @@ class ObjectServer:
     ) -> None:
         half = body[: len(body) // 2] if fault in ("drop", "stall") else body
         try:
+            asked.sent += len(half)  # before: who receives it may look at once
             request.wfile.write(half)
-            asked.sent += len(half)
             if fault == "stall":
                 request.wfile.flush()
                 self.reached.set()

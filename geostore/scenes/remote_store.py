@@ -259,13 +259,13 @@ class RemoteStore:
         with self._lock:
             store = self._stores.pop(f"{is_whole} {name}", None)
             if store is None:
-                store = self._opened(url, name, is_whole=is_whole)
+                store = self._opened(url, is_whole=is_whole)
             self._stores[f"{is_whole} {name}"] = store
             while len(self._stores) > STORES_KEPT_MAX:
                 self._stores.popitem(last=False)
         return store, url.key.rstrip("/") if url.is_s3 else ""
 
-    def _opened(self, url: RemoteUrl, name: str, *, is_whole: bool) -> HTTPStore | S3Store:
+    def _opened(self, url: RemoteUrl, *, is_whole: bool) -> HTTPStore | S3Store:
         from obstore.store import HTTPStore, S3Store
 
         client: Any = {
@@ -280,7 +280,10 @@ class RemoteStore:
         if not url.is_s3:
             # Plain http only where it was asked for: a redirect must not leave TLS.
             client["allow_http"] = url.scheme == "http"
-            return HTTPStore.from_url(name, client_options=client, retry_config=retry)
+            plain, authorization = url.without_user()
+            if authorization is not None:
+                client["default_headers"] = {"authorization": authorization}
+            return HTTPStore.from_url(plain, client_options=client, retry_config=retry)
         environment = self.environment
         endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
         client["allow_http"] = bool(endpoint and endpoint.startswith("http://"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from base64 import b64encode
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urljoin, urlsplit, urlunsplit
@@ -147,6 +148,17 @@ class RemoteUrl:
                 f" at most {NAME_BYTES_MAX} bytes without control characters"
             )
         return name
+
+    def without_user(self) -> tuple[str, str | None]:
+        """The http address to ask for without user and fragment, and the user as a header."""
+        parts = urlsplit(self.request)
+        plain = urlunsplit(
+            (parts.scheme, parts.netloc.rpartition("@")[2], parts.path or "/", parts.query, "")
+        )
+        if parts.username is None:
+            return plain, None
+        user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        return plain, f"Basic {b64encode(user.encode()).decode()}"
 
     def joined(self, reference: str) -> str:
         """What `reference`, found in the document at this address, stands for."""

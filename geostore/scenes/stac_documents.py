@@ -8,7 +8,6 @@ answers seldom say how long they are, which obstore needs to know.
 
 from __future__ import annotations
 
-import base64
 import http.client
 import json
 import time
@@ -18,7 +17,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, BinaryIO
-from urllib.parse import unquote, urlsplit, urlunsplit
 
 from geostore.errors import (
     NotFoundError,
@@ -200,13 +198,10 @@ def _opener() -> urllib.request.OpenerDirector:
 
 
 def _request(url: RemoteUrl) -> urllib.request.Request:
-    parts = urlsplit(url.request)
-    host = parts.netloc.rpartition("@")[2]
     headers = {"Accept": "application/geo+json, application/json, */*", "User-Agent": "geostore"}
-    if parts.username is not None:
-        user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        headers["Authorization"] = f"Basic {base64.b64encode(user.encode()).decode()}"
-    plain = urlunsplit((parts.scheme, host, parts.path or "/", parts.query, ""))
+    plain, authorization = url.without_user()
+    if authorization is not None:
+        headers["Authorization"] = authorization
     return urllib.request.Request(plain, headers=headers)  # noqa: S310 - http and https only
 
 
