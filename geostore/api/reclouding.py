@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -54,18 +55,13 @@ def recloud(backend: Backend, name: str, rule: CloudRule) -> RecloudReport:
         NotFoundError: no such dataset.
         ConflictError: the definition is changed by others all the time.
         UnavailableError: not every node could be told; those hear of it when they are back.
+        StoreLockedError: another process writes, and lets nobody in.
     """
     from geostore.query import PercentRange, Query
 
-    for number in range(TRIES_MAX):
-        old = backend.dataset(name)
-        try:
-            changed = backend.replace_dataset(old, old.with_cloud_rule(rule))
-        except ConflictError:
-            if number == TRIES_MAX - 1:
-                raise
-        else:
-            break
+    # An ingest of another process lets this in between two of its scenes.
+    with backend.writing_turns() as turn, turn(lambda: None):
+        changed = _change(backend, name, rule)
     tiles = backend.count(Query(datasets=(name,)))
     known = backend.count(Query(datasets=(name,), cloud=PercentRange(0, 100)))
     return RecloudReport(
@@ -75,3 +71,13 @@ def recloud(backend: Backend, name: str, rule: CloudRule) -> RecloudReport:
         tiles_changed=changed,
         tiles_unknown=max(0, tiles - known),
     )
+
+
+def _change(backend: Backend, name: str, rule: CloudRule) -> int:
+    """Sets the rule, whoever changes the definition meanwhile; how many covers changed."""
+    for _ in range(TRIES_MAX - 1):
+        old = backend.dataset(name)
+        with suppress(ConflictError):
+            return backend.replace_dataset(old, old.with_cloud_rule(rule))
+    old = backend.dataset(name)
+    return backend.replace_dataset(old, old.with_cloud_rule(rule))

@@ -86,7 +86,7 @@ class Tile:
 
     @property
     def cloud_cover(self) -> float | None:
-        """Percent; None where nothing can tell."""
+        """Percent, by the dataset's cloud rule; None where nothing can tell."""
         return self._row.cloud_cover
 
     @property
@@ -123,7 +123,7 @@ class Tile:
 
     @property
     def cloud_method(self) -> str | None:
-        """How cloud cover was told (`SCL 8,9,10`)."""
+        """How cloud cover was told (`SCL 8,9,10`, `CLDPRB >= 40`)."""
         return self._details.cloud_method
 
     def read(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -123,6 +124,33 @@ def test_a_contested_change_is_tried_again_and_not_for_ever(backend: EmbeddedBac
     assert covers(backend) == expected(SCENES, 40)
 
 
+def test_an_ingest_of_another_process_lets_it_in(root: Path) -> None:
+    scenes: list[str] = []
+    has_begun, is_done = threading.Event(), threading.Event()
+
+    def ingest() -> None:
+        with open_embedded(root) as other, other.writing_turns() as turn:
+            while not is_done.is_set():
+                scene = f"beside-{len(scenes)}"
+                with turn(lambda: None):
+                    put_scene(other, A, scene, CELLS[:1])
+                scenes.append(scene)
+                has_begun.set()
+
+    thread = threading.Thread(target=ingest)
+    thread.start()
+    try:
+        assert has_begun.wait(60)
+        with open_embedded(root) as backend:
+            recloud(backend, "a", FORTY)
+    finally:
+        is_done.set()
+        thread.join(60)
+    assert not thread.is_alive()
+    with open_embedded(root, mode="r") as backend:
+        assert covers(backend) == expected(SCENES | dict.fromkeys(scenes, CELLS[:1]), 40)
+
+
 def test_another_process_sees_it(root: Path) -> None:
     with open_embedded(root, mode="r") as reader, open_embedded(root) as writer:
         assert covers(reader) == expected(SCENES, None)
@@ -215,8 +243,9 @@ def test_a_deleted_datasets_rule_goes_with_it(root: Path) -> None:
 
 
 def test_verify_finds_a_cover_that_is_not_the_files(root: Path) -> None:
+    with open_embedded(root) as backend:
+        recloud(backend, "a", FORTY)
     with Node(root) as node:
-        recloud(node, "a", FORTY)  # type: ignore[arg-type]
         entries = {
             entry.meta.key: entry for entry in map(read_entry, sorted(root.rglob("*.zarr.zip")))
         }
