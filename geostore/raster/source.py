@@ -286,13 +286,14 @@ def _own_files_only(dataset: Any, path: str, companions: Iterable[str]) -> None:
         )
 
 
-def _raster_header(dataset: Any, path: str) -> RasterHeader:
+def _raster_header(dataset: Any, path: str, *, is_placed: bool) -> RasterHeader:
     structure = None
     if dataset.driver == "HFA" and not path.startswith("/vsi"):
         structure = imagine_structure(path)
     names = structure.class_names if structure is not None else ()
     gcps, gcps_crs = dataset.gcps
-    has_transform = not dataset.transform.is_identity
+    # GDAL may have a part of a damaged transform, and say that it has none.
+    has_transform = is_placed and not dataset.transform.is_identity
     placed_by_gcps = bool(gcps) and not has_transform
     crs = gcps_crs if placed_by_gcps else dataset.crs
     transform = tuple(float(value) for value in dataset.transform[:6])
@@ -356,13 +357,14 @@ class RasterFile:
         self._idle: list[Any] = []
         self._users = 1
         self._warns = True
+        self._is_placed = True
         with read_checked(self.name, "open the file"):
             dataset = self._open(path)
             try:
                 if dataset.driver == "HFA":
                     _own_files_only(dataset, path, companions)
                 refuse_absurd_blocks(dataset, path, self.name)
-                self.header = _raster_header(dataset, path)
+                self.header = _raster_header(dataset, path, is_placed=self._is_placed)
             finally:
                 dataset.close()
         if self.header.height < 1 or self.header.width < 1 or not self.header.bands:
@@ -378,9 +380,15 @@ class RasterFile:
             return DatasetReader(_UnparsedPath(path), driver=list(DRIVERS), sharing=False)
         # rasterio warns of files without a transform; readers refuse those with a message of
         # their own. Filters are global, hence the lock; files with a transform skip this.
-        with _warnings_lock, warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            return DatasetReader(_UnparsedPath(path), driver=list(DRIVERS), sharing=False)
+        with _warnings_lock, warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", NotGeoreferencedWarning)
+            dataset = DatasetReader(_UnparsedPath(path), driver=list(DRIVERS), sharing=False)
+        for one in caught:
+            if issubclass(one.category, NotGeoreferencedWarning):
+                self._is_placed = False
+            else:  # another thread's
+                warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+        return dataset
 
     def _pixel_path(self) -> str:
         with self._localize_lock:

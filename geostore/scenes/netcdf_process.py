@@ -66,7 +66,12 @@ class _File:
             self._dataset.set_auto_maskandscale(False)
             self._dataset.set_auto_chartostring(False)
         if request["do"] == "describe":
-            return self._describe(), None
+            try:
+                return self._describe(), None
+            except (AttributeError, LookupError, RuntimeError, TypeError) as error:
+                raise ValueError(
+                    f"the netCDF library makes no sense of it ({error}); it is damaged"
+                ) from error
         if request["do"] == "labels":
             return {"labels": self._labels(request["variable"])}, None
         return self._read(request["variable"], request["start"], request["count"])

@@ -346,6 +346,16 @@ class TestDamage:
         with pytest.raises(UnreadableSourceError, match=r"no band 2; the file has 1"):
             RasterBand(str(make_raster("a.tif", numbers("uint8"))), 2)
 
+    def test_half_a_transform_is_none(self, make_raster: MakeRaster) -> None:
+        """GDAL then has the pixels' size, puts them at 0, 0, and says that it has nothing."""
+        path = make_raster("a.tif", numbers("uint8"))
+        content = path.read_bytes()
+        tiepoints = struct.pack("<HHI", 33922, 12, 6)
+        path.write_bytes(content.replace(tiepoints, struct.pack("<HHI", 33923, 12, 6)))
+        file = RasterFile(str(path))
+        assert not file.header.has_transform
+        file.close()
+
 
 class TestHostileFiles:
     def test_a_vrt_is_never_opened(self, tmp_path: Path, make_raster: MakeRaster) -> None:
