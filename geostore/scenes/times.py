@@ -72,8 +72,8 @@ def time_from_name(name: str) -> TimeSpan | None:
     """
     stem = PurePosixPath(name).stem
     landsat = _LANDSAT.search(stem)
-    if landsat is not None and (day := _day_of_year(int(landsat[1]), int(landsat[2]))):
-        return day
+    if landsat is not None and (seen := _day_of_year(int(landsat[1]), int(landsat[2]))):
+        return seen
     found = [
         *((match.start(), match, (1, 3, 4)) for match in _SEPARATED.finditer(stem)),
         *((match.start(), match, (1, 2, 3)) for match in _COMPACT.finditer(stem)),
