@@ -126,7 +126,8 @@ def find_sources(
         NotFoundError: before anything is yielded, where nothing is at a local path or a
             pattern fits nothing.
         InvalidInputError: neither a local path nor such an address.
-        UnreadableSourceError: a STAC document that cannot be read.
+        UnreadableSourceError: standard input that cannot be read as a STAC document. Other
+            documents that cannot be are sources that say so when they are opened.
     """
     if isinstance(paths, str | os.PathLike):
         paths = [paths]

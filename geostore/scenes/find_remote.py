@@ -122,7 +122,11 @@ def found_at(path: str, remote: Remote) -> Iterator[FoundSource]:
 
 def found_in_file(path: str, remote: Remote) -> Iterator[FoundSource]:
     """The items of a local STAC document; the file itself where it is none."""
-    document = document_in_file(Path(path))
+    try:
+        document = document_in_file(Path(path))
+    except GeostoreError as error:
+        yield FoundSource(path, named_outright=True, origin=_Trouble(error))
+        return
     if document is None:
         yield FoundSource(path, named_outright=True)
     else:
@@ -130,8 +134,12 @@ def found_in_file(path: str, remote: Remote) -> Iterator[FoundSource]:
 
 
 def _items(document: Document, remote: Remote) -> Iterator[FoundSource]:
-    for item in items_of(document, remote.cache.store):
-        yield FoundSource(item.shown, named_outright=True, origin=_Item(remote, item))
+    try:
+        for item in items_of(document, remote.cache.store):
+            yield FoundSource(item.shown, named_outright=True, origin=_Item(remote, item))
+    except GeostoreError as error:
+        # A bad item or page ends the document, not the ingest.
+        yield FoundSource(document.shown, named_outright=True, origin=_Trouble(error))
 
 
 def _members(url: RemoteUrl, remote: Remote) -> dict[str, int] | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from geostore.errors import InvalidInputError, NotFoundError
+from geostore.errors import InvalidInputError, NotFoundError, UnreadableSourceError
 from geostore.scenes import FoundSource, find_sources
 
 
@@ -123,3 +124,29 @@ class TestFinding:
             # Opening it will say why it cannot be read.
             FoundSource("deep/er", named_outright=True),
         ]
+
+
+class TestDocuments:
+    """STAC documents that cannot be read are told of in their turn, and stop nobody else."""
+
+    def open_error(self, found: FoundSource) -> str:
+        with pytest.raises(UnreadableSourceError) as caught:
+            found.open()
+        return str(caught.value)
+
+    def test_no_json(self, tmp_path: Path) -> None:
+        (tmp_path / "item.json").write_bytes(b'{"type": "Feature", \xff')
+        (tmp_path / "a.tif").write_bytes(b"x")
+        found = list(find_sources([tmp_path / "item.json", tmp_path / "a.tif"]))
+        assert [Path(one.path).name for one in found] == ["item.json", "a.tif"]
+        assert "item.json: not readable as JSON" in self.open_error(found[0])
+
+    def test_an_item_without_what_an_item_has(self, tmp_path: Path) -> None:
+        item = {"type": "Feature", "stac_version": "1.0.0", "id": "good", "assets": {}}
+        collection = {
+            "type": "FeatureCollection", "stac_version": "1.0.0", "features": [item, 7],
+        }  # fmt: skip
+        path = tmp_path / "items.json"
+        path.write_text(json.dumps(collection))
+        *_, last = list(find_sources([path]))
+        assert "items.json" in self.open_error(last)
