@@ -79,8 +79,11 @@ class TestBands:
     def test_a_colour_table_means_classes(self, make_raster: MakeRaster) -> None:
         path = make_raster("a.tif", ONE.astype("uint8"))
         with rasterio.open(path, "r+") as target:
-            target.write_colormap(1, {7: (1, 2, 3, 255)})
-        assert opened(path).bands[0].info.role is BandRole.CLASS
+            target.write_colormap(1, {7: (1, 2, 3, 255), 9: (255, 128, 0, 255)})
+        info = opened(path).bands[0].info
+        assert info.role is BandRole.CLASS
+        # The file has all 256 entries; those never set are black.
+        assert (info.class_colors, info.class_names) == ({"7": "#010203", "9": "#ff8000"}, {})
 
     def test_only_an_alpha_band(self, make_raster: MakeRaster) -> None:
         path = edit(make_raster("a.tif", ONE), colorinterp=[ColorInterp.alpha])
