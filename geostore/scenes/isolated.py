@@ -171,8 +171,9 @@ class IsolatedFile:
         module: what a child runs, `geostore.scenes.hdf4_process`.
         library: for messages, `HDF4`.
         name: the file as the user knows it, for messages.
-        path: where it is, asked for once at the first request (an archive's member is
-            unpacked then); children read it by the descriptor, whatever becomes of the path.
+        path: where it is, asked for at the first request (an archive's member is unpacked
+            then) and the first after `rest`; children read it by the descriptor, whatever
+            becomes of the path.
         on_close: called once, when the file is closed.
     """
 
@@ -281,6 +282,20 @@ class IsolatedFile:
             if self._users < 1:
                 raise InternalError(f"{self.name}: used after close")
             self._users += 1
+
+    def rest(self) -> None:
+        """End the children that have nothing to do; the next request starts one, and asks for
+        the path again.
+        """
+        with self._changed:
+            idle, self._idle = self._idle, []
+            descriptor = -1
+            if not self._busy:
+                descriptor, self._descriptor = self._descriptor, -1
+        for child in idle:
+            child.end()
+        if descriptor >= 0:
+            os.close(descriptor)
 
     def close(self) -> None:
         """One user less; the last one ends the children."""

@@ -61,7 +61,10 @@ class ModisReader:
         scenes: list[Scene] = []
         with ExitStack() as opened:
             for member in members:
-                scenes.append(open_granule(source, member, options, self._check))
+                several = len(members) > 1
+                scenes.append(
+                    open_granule(source, member, options, self._check, is_one_of_many=several)
+                )
                 opened.callback(scenes[-1].close)
             opened.pop_all()
         return scenes

@@ -139,11 +139,18 @@ class HdfPixels:
 
 
 def open_granule(
-    source: Source, member: str, options: ReadOptions, check: Callable[[str, Product], None]
+    source: Source,
+    member: str,
+    options: ReadOptions,
+    check: Callable[[str, Product], None],
+    *,
+    is_one_of_many: bool = False,
 ) -> Scene:
     """The scene in one HDF4-EOS file.
 
     Args:
+        is_one_of_many: scenes of one archive are opened together, so each keeps neither a
+            process nor its unpacked bytes until its pixels are wanted.
         check: told the file and its product; raises where it is not what was asked for.
 
     Raises:
@@ -167,7 +174,11 @@ def open_granule(
         stem = PurePosixPath(member).stem
         product = _product(granule, stem, grids)
         check(shown, product)
-        return _Opener(source, member, file, product, granule, grids, arrays).scene(stem, options)
+        scene = _Opener(source, member, file, product, granule, grids, arrays).scene(stem, options)
+        if is_one_of_many:
+            file.rest()
+            local.rest()
+        return scene
 
 
 def _array(index: int, value: dict[str, Any]) -> _Array:

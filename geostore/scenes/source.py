@@ -517,6 +517,10 @@ class LocalFile:
         """Where this process can open it; an archive's member is unpacked at the first call."""
         return self._unpacked.path() if self._direct is None else self._direct
 
+    def rest(self) -> None:
+        """Give back the room that an unpacked member takes; `path` unpacks it again."""
+        self._unpacked.close()
+
     def close(self) -> None:
         """Let go of it. Calling twice is harmless."""
         on_close, self._on_close = self._on_close, None

@@ -193,6 +193,24 @@ def test_threads_share_a_bounded_number_of_children(opened: Callable[..., Isolat
     assert 1 <= len(pids) <= 2
 
 
+def test_at_rest_there_is_no_child(opened: Callable[..., IsolatedFile], path: Path) -> None:
+    asked: list[str] = []
+
+    def where() -> str:
+        asked.append(str(path))
+        return str(path)
+
+    file = opened(path=where)
+    first = file.ask({"do": "pid"}).value["pid"]
+    file.rest()
+    assert file.children == ()
+    assert not is_running(first)
+    assert file.ask({"do": "read"}, payload_bytes_max=1 << 20).payload == CONTENT
+    assert len(asked) == 2
+    file.rest()
+    file.rest()
+
+
 def test_close_ends_all_children_and_tells_once(opened: Callable[..., IsolatedFile]) -> None:
     closed: list[int] = []
     file = opened(on_close=lambda: closed.append(1))

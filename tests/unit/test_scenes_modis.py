@@ -142,6 +142,7 @@ class TestGranules:
                 target.write(granule(tmp_path / f"{day}.hdf", core=core), f"{day}.hdf")
         scenes = open_source(archive)
         assert [scene.id for scene in scenes] == [ID, ID.replace("2008296", "2008297")]
+        assert not any(scene.bands[0].source._file.children for scene in scenes)
         for scene in scenes:
             np.testing.assert_array_equal(read(scene.bands[1])[0], RED)
             scene.close()
