@@ -78,7 +78,7 @@ def test_a_jpeg_2000_in_a_zip_with_a_date_in_its_name(shared_data: Path) -> None
     ("name", "why"),
     [
         ("generic/float_nan.tif", "no CRS"),
-        ("modis/MOD11A1.hdf", "no reader claims it"),
+        ("sentinel2/csmask_labelled/sentinel2.npz", "no reader claims it"),
     ],
 )
 def test_what_cannot_be_placed(shared_data: Path, name: str, why: str) -> None:
