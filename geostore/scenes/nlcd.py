@@ -170,17 +170,13 @@ class NlcdReader:
         if source.is_dir:
             return False
         try:
-            members = list(_rasters(source))
+            candidates = _candidates(source)
             # Files not called so are looked into where that costs one header.
-            by_name = all(_NAME.search(PurePosixPath(member).stem) for member in members)
-            if not members or not (by_name or len(members) == 1):
+            by_name = all(_NAME.search(PurePosixPath(member).stem) for member in candidates)
+            if source.is_archive and not (by_name or len(candidates) == 1):
                 return False
-            files = ((member, source.raster(member)) for member in members)
-            return all(
-                (about := _about(member, file)) is not None
-                and _layer_of(source, member, about) is not None
-                for member, file in files
-            )
+            members = list(_rasters(source))
+            return bool(members) and all(_is_nlcd(source, member) for member in members)
         except UnreadableSourceError:
             return False
 
@@ -196,12 +192,22 @@ class NlcdReader:
         return [_open(self.name, source, member, options) for member in members]
 
 
+def _candidates(source: Source) -> list[str]:
+    """What may be a raster: a bare file under any name, an archive's members by theirs."""
+    if not source.is_archive:
+        return source.names()
+    return [one for one in source.names() if PurePosixPath(one).suffix.lower() in _SUFFIXES]
+
+
 def _rasters(source: Source) -> Iterator[str]:
-    for member in source.names():
-        if source.is_archive and PurePosixPath(member).suffix.lower() not in _SUFFIXES:
-            continue
+    for member in _candidates(source):
         if source.head(member, 16).startswith(_MAGIC):
             yield member
+
+
+def _is_nlcd(source: Source, member: str) -> bool:
+    about = _about(member, source.raster(member))
+    return about is not None and _layer_of(source, member, about) is not None
 
 
 def _texts(file: RasterFile) -> Iterator[str]:

@@ -123,6 +123,20 @@ class TestPackings:
         with opened(path) as after:
             assert after.fingerprint != before.fingerprint
 
+    def test_a_pair_that_says_nlcd_in_its_metadata(self, tmp_path: Path) -> None:
+        path = write_image(tmp_path / "cover.img", USE_SPILL="YES")
+        with rasterio.open(path, "r+") as target:
+            target.update_tags(1, SOURCE="NLCD 2016 Land Cover")
+        for sidecar in tmp_path.glob("*.aux.xml"):
+            sidecar.unlink()
+        with opened(path) as scene:
+            assert (scene.reader, scene.id, span(scene)) == (
+                "nlcd",
+                "cover",
+                TimeSpan.parse("2016"),
+            )
+            assert_pixels(scene, COVER, COVER[0] != 0)
+
     def test_several_years_in_an_archive(self, make: MakeRaster, tmp_path: Path) -> None:
         paths = [make(f"nlcd_{year}_land_cover.tif") for year in (2001, 2011)]
         scenes = open_source(zipped(tmp_path / "years.zip", *paths))
