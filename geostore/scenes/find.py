@@ -201,7 +201,7 @@ def _found_in(path: str, remote: Callable[[], Remote], *, outright: bool) -> Ite
     if _is_elsewhere(path):
         from geostore.scenes.find_remote import found_at
 
-        yield from found_at(path, remote())
+        yield from found_at(path, remote(), outright=outright)
     elif outright and path.lower().endswith(_STAC_SUFFIXES) and Path(path).is_file():
         from geostore.scenes.find_remote import found_in_file
 

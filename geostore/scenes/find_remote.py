@@ -97,7 +97,7 @@ class _Trouble:
         raise self.error
 
 
-def found_at(path: str, remote: Remote) -> Iterator[FoundSource]:
+def found_at(path: str, remote: Remote, *, outright: bool) -> Iterator[FoundSource]:
     """Sources at an address, or in what standard input holds."""
     if path == STDIN:
         yield from _items(document_of_stdin(sys.stdin.buffer), remote)
@@ -113,11 +113,11 @@ def found_at(path: str, remote: Remote) -> Iterator[FoundSource]:
         return
     if members is not None:
         folder = url if url.is_folder else RemoteUrl(f"{url.request}/")
-        yield from _walk(folder, members, remote, outright=True, depth=0)
+        yield from _walk(folder, members, remote, outright=outright, depth=0)
     elif document is not None:
         yield from _items(document, remote)
     else:
-        yield FoundSource(url.shown, named_outright=True, origin=_File(remote, url))
+        yield FoundSource(url.shown, named_outright=outright, origin=_File(remote, url))
 
 
 def found_in_file(path: str, remote: Remote) -> Iterator[FoundSource]:

@@ -97,17 +97,8 @@ class _File:
 
 def _members(source: Source) -> list[str]:
     """Files that may be layers; [] for a directory that has folders in it or other scenes."""
-    if source.is_dir:
-        try:
-            folders = [
-                entry.name
-                for entry in source.local.iterdir()
-                if entry.is_dir() and not entry.name.startswith(".")
-            ]
-        except OSError as error:
-            raise UnreadableSourceError(f"{source.path}: {error.strerror or error}") from error
-        if folders:
-            return []
+    if source.has_folders():
+        return []
     names = [name for name in source.root_names() if not PurePosixPath(name).name.startswith(".")]
     if any(PurePosixPath(name).suffix.lower() in _OTHER_SCENES for name in names):
         return []

@@ -165,7 +165,12 @@ class RemoteUrl:
         if _SCHEME.match(reference):
             return reference
         if not self.is_s3:
-            return urljoin(self.request, reference)
+            try:
+                return urljoin(self.request, reference)
+            except ValueError as error:  # brackets that do not close
+                raise InvalidInputError(
+                    f"reference {reference[:80]!r} in {self.shown}: expected an address"
+                ) from error
         # urljoin knows no s3: a stand-in of the same shape does.
         stand_in = urljoin(f"http://bucket/{quote(self.key)}", reference)
         return f"{self.origin}{unquote(urlsplit(stand_in).path)}"

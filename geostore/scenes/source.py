@@ -225,6 +225,19 @@ class Source:
         except OSError as error:
             raise UnreadableSourceError(f"{self.path}: {error.strerror or error}") from error
 
+    def has_folders(self) -> bool:
+        """Whether a directory has others in it, hidden ones left out."""
+        if not self.is_dir:
+            return False
+        if self._content is not None:
+            return any("/" in name for name in self.names())
+        try:
+            return any(
+                entry.is_dir() and not entry.name.startswith(".") for entry in self.local.iterdir()
+            )
+        except OSError as error:
+            raise UnreadableSourceError(f"{self.path}: {error.strerror or error}") from error
+
     def _member_sizes(self) -> dict[str, int]:
         with self._lock:
             if self._sizes is None:
