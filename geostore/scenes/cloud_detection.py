@@ -57,6 +57,8 @@ THRESHOLD_PERCENT = 50
 CELL_M = 160.0
 STRIP_CELLS = 64
 """Rows of cells that are made at once: 1024 rows of 10 m pixels, as JPEG 2000 tiles are high."""
+CELLS_MAX = 4096
+"""A side; a granule has 687. A damaged header may claim anything."""
 STRIPS_AT_ONCE_MAX = 4
 """About 40 MB each in a whole granule: 1024 rows of one band at a time, and their validity."""
 MEASURED_SHARE_MIN = 0.5
@@ -129,8 +131,8 @@ def coarse_grid(grids: Sequence[SourceGrid], cell_m: float = CELL_M) -> SourceGr
     The last row and column may reach beyond the image; they are averaged over what lies in it.
 
     Raises:
-        UnreadableSourceError: the grids do not share CRS and corner, or have pixels that are not
-            square and north-up.
+        UnreadableSourceError: the grids do not share CRS and corner, have pixels that are not
+            square and north-up, or are far larger than a granule.
     """
     first = grids[0]
     for grid in grids:
@@ -153,6 +155,10 @@ def coarse_grid(grids: Sequence[SourceGrid], cell_m: float = CELL_M) -> SourceGr
     # Rounding must not make a cell of a sliver of a pixel.
     height = max(math.ceil(grid.height * _pixel_m(grid) / cell - 1e-6) for grid in grids)
     width = max(math.ceil(grid.width * _pixel_m(grid) / cell - 1e-6) for grid in grids)
+    if max(height, width) > CELLS_MAX:
+        raise UnreadableSourceError(
+            f"bands of {width} x {height} cells of {cell:g} m: expected at most {CELLS_MAX} a side"
+        )
     return SourceGrid(
         first.crs_wkt,
         (cell, 0.0, first.transform[2], 0.0, -cell, first.transform[5]),

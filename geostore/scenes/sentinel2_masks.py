@@ -47,6 +47,8 @@ _Ring = list[tuple[float, float]]
 LAYERS = 3
 POLYGON_PIXEL_M = 60.0
 BLOCK_PX = 512
+PIXELS_MAX = 1 << 25
+"""Ten times what a granule has at 60 m; a damaged header may claim anything."""
 COORDINATE_M_MAX = 1e8
 """Beyond any point of the globe in UTM or UPS; also leaves out infinities and NaN."""
 _TYPES = {"OPAQUE": 0, "CIRRUS": 1}
@@ -112,6 +114,9 @@ class CloudPolygons:
         shapes: bit number and rings (the outer first) of each polygon.
         like: a band of the granule; where its pixels are 60 m, as the mask's, it also tells
             where there is data at all.
+
+    Raises:
+        UnreadableSourceError: `like` is far larger than a granule.
     """
 
     dtype = "uint8"
@@ -122,6 +127,11 @@ class CloudPolygons:
     ) -> None:
         self.name = name
         self.grid = _mask_grid(like.grid)
+        if self.grid.height * self.grid.width > PIXELS_MAX:
+            raise UnreadableSourceError(
+                f"{like.name}: {like.grid.width} x {like.grid.height} pixels: expected an image of"
+                f" a granule, whose cloud mask has at most {PIXELS_MAX:,} pixels"
+            )
         self._shapes = shapes
         same = self.grid.transform == like.grid.transform
         self._measured = like if same else None

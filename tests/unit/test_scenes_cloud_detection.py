@@ -187,6 +187,13 @@ class TestAverages:
         with pytest.raises(UnreadableSourceError, match=r"X\.SAFE: bands of 20 m from"):
             detect_clouds(scene_of(bands), "s2cloudless")
 
+    def test_grids_of_an_absurd_size(self) -> None:
+        """As a damaged header may state one."""
+        bands = made_up()
+        bands["B12"].grid = replace(bands["B12"].grid, width=1 << 30)
+        with pytest.raises(UnreadableSourceError, match="expected at most 4096 a side"):
+            detect_clouds(scene_of(bands), "s2cloudless")
+
 
 class TestLikelihood:
     def test_is_the_packages_own_at_its_resolution(self) -> None:

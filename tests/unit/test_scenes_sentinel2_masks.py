@@ -9,7 +9,9 @@ import pytest
 import rasterio
 
 from geostore.errors import UnreadableSourceError
+from geostore.raster import SourceGrid
 from geostore.scenes import Scene, open_source
+from geostore.scenes.sentinel2_masks import CloudPolygons
 from geostore.types import BandRole, BitTest, CloudLayer
 from tests.sentinel2_products import L1C_BANDS, Safe, band_pixels, write_jp2
 
@@ -214,6 +216,17 @@ class TestPolygons:
             with_polygons(Safe(tmp_path).metadata().l1c(["B01"]), gml(feature("OPAQUE", far)))
         ) as scene:
             assert not bits_of(scene)[0].any()
+
+
+def test_images_of_an_absurd_size_have_no_mask_burnt() -> None:
+    """As a damaged header may state one."""
+
+    class Absurd:
+        name = "B01.jp2"
+        grid = SourceGrid("", (60.0, 0.0, 0.0, 0.0, -60.0, 0.0), 1 << 30, 1 << 30, 256, 256)
+
+    with pytest.raises(UnreadableSourceError, match=r"B01\.jp2: 1073741824 x 1073741824 pixels"):
+        CloudPolygons("MSK_CLOUDS_B00.gml", [], Absurd())
 
 
 def test_masks_of_repackaged_pixels_lie_on_the_coarsest_images_grid(tmp_path: Path) -> None:
