@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from calendar import monthrange
 from collections.abc import Mapping
@@ -130,7 +131,7 @@ def _valid_range(value: object) -> tuple[float, float] | None:
     if not isinstance(value, list) or len(value) != 2:
         return None
     low, high = float(value[0]), float(value[1])
-    return (low, high) if low < high else None
+    return (low, high) if math.isfinite(low) and math.isfinite(high) and low < high else None
 
 
 def _is_bit_pattern(
@@ -160,6 +161,7 @@ class LayerPixels:
     def __init__(self, source: PixelSource, layer: Layer) -> None:
         self._source = source
         self._layer = layer
+        self._limits = _limits(layer.valid_range, source.dtype)
 
     @property
     def name(self) -> str:
@@ -182,9 +184,11 @@ class LayerPixels:
     ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_] | None]:
         data, valid = self._source.read(row, column, height, width)
         parts = [] if valid is None or self._layer.ignores_nodata else [valid]
-        if self._layer.valid_range is not None:
-            low, high = self._layer.valid_range
-            parts.append((data >= low) & (data <= high))
+        low, high = self._limits
+        if low is not None:
+            parts.append(data >= low)
+        if high is not None:
+            parts.append(data <= high)
         test = self._layer.not_produced
         if test is not None and test.high < 8 * data.dtype.itemsize:
             ones = (1 << (test.high - test.low + 1)) - 1
@@ -196,6 +200,26 @@ class LayerPixels:
 
     def close(self) -> None:
         self._source.close()
+
+
+def _limits(
+    valid_range: tuple[float, float] | None, dtype: str
+) -> tuple[float | int | None, float | int | None]:
+    """A range as numbers that pixels compare with in their own type; None where all fit."""
+    if valid_range is None:
+        return None, None
+    low, high = valid_range
+    kind = np.dtype(dtype)
+    if kind.kind == "f":
+        return low, high
+    limits = np.iinfo(kind)
+    least, most = math.ceil(low), math.floor(high)
+    # A range beyond the type on the wrong side holds no number of it: compare with the nearest
+    # limit all the same, since a provider that states such a range has made a mistake.
+    return (
+        min(least, int(limits.max)) if least > limits.min else None,
+        max(most, int(limits.min)) if most < limits.max else None,
+    )
 
 
 # ---------------------------------------------------------------- times

@@ -3,8 +3,8 @@
 Sources, each the guide that the product's own page (LP DAAC, NSIDC) links: MOD09 User's Guide
 1.4 and 1.7 (surface reflectance), MOD11 Collection 6 User's Guide (LST), MOD13 Collection 6
 User Guide (vegetation indices), MOD15 Collection 5 and 6 guides (LAI and FPAR), MOD10
-Collection 6 User Guide (snow cover). A product that is not here goes by the general rules:
-names and units tell auxiliary layers from measured ones.
+Collection 6 User Guide (snow cover), MCD12 Collection 6 User Guide (land cover). A product that
+is not here goes by the general rules: names and units tell auxiliary layers from measured ones.
 """
 
 from __future__ import annotations
@@ -334,6 +334,30 @@ _RULES: tuple[LayerRule, ...] = (
         },
         cloud_classes=frozenset({250}),
         unseen_classes=frozenset({200, 201, 211, 254}),
+    ),
+    LayerRule(
+        r"12Q1",
+        r"(LC_Type1|Land_Cover_Type_1)",
+        BandRole.CLASS,
+        classes={
+            "1": "evergreen needleleaf forest",
+            "2": "evergreen broadleaf forest",
+            "3": "deciduous needleleaf forest",
+            "4": "deciduous broadleaf forest",
+            "5": "mixed forest",
+            "6": "closed shrubland",
+            "7": "open shrubland",
+            "8": "woody savanna",
+            "9": "savanna",
+            "10": "grassland",
+            "11": "permanent wetland",
+            "12": "cropland",
+            "13": "urban and built-up land",
+            "14": "mosaic of cropland and natural vegetation",
+            "15": "permanent snow and ice",
+            "16": "barren",
+            "17": "water",
+        },
     ),
     LayerRule(r"12Q1", r"(LC_(Type|Prop)\d|Land_Cover_Type_\d|LW)", BandRole.CLASS),
     LayerRule(r"14A[12]", r"FireMask", BandRole.CLASS),

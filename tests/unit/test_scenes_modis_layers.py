@@ -271,6 +271,12 @@ class TestPixels:
         ]
         assert self.read([0, 100], "MOD15A2", "Lai_1km", attributes) == [True, True]
 
+    def test_ranges_beyond_the_type(self) -> None:
+        attributes = {"valid_range": [-5, 300]}
+        assert self.read([0, 254], "MOD15A2", "Lai_1km", attributes) == [True, True]
+        attributes = {"valid_range": [0.5, 254.5]}
+        assert self.read([0, 1, 254], "MOD15A2", "Lai_1km", attributes) == [False, True, True]
+
     def test_bits_that_say_not_produced(self) -> None:
         attributes = {"_FillValue": 255, "valid_range": [0, 254], "units": "class-flag"}
         assert self.read([0, 157, 97, 255], "MCD15A2", "FparLai_QC", attributes) == [
