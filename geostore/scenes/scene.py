@@ -32,7 +32,7 @@ class ReadOptions:
     time: TimeSpan | None = None
     """When a plain raster was taken (`--time`); products that state a time keep theirs."""
     clouds: str | None = None
-    """A detector to run where the product has no cloud layer of its own (`s2cloudless`)."""
+    """A detector to run on products that ship no likelihood of cloud (`s2cloudless`)."""
 
 
 @dataclass(frozen=True, slots=True)
