@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from geostore.errors import (
+    GeostoreError,
     NotFoundError,
     UnavailableError,
     UnreadableSourceError,
@@ -220,6 +221,8 @@ def _http_once(url: RemoteUrl, store: RemoteStore) -> bytes | None:
         timeout_s = store.patience.silence_timeout_s
         with _opener().open(_request(url), timeout=timeout_s) as response:
             return _read(response, url.shown, check)
+    except GeostoreError:  # some are ValueErrors too
+        raise
     except urllib.error.HTTPError as error:
         error.close()
         raise _refusal(url, error.code) from None
