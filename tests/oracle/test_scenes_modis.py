@@ -10,7 +10,7 @@ import re
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ import geostore
 from geostore.api import Store
 from geostore.scenes import Scene, detect, open_source
 from geostore.types import BandRole, SceneResult, TimeSpan
+from tests.hdf_eos import TestGrid, core_metadata, write_granule
 
 SINUSOIDAL = "+proj=sinu +lon_0=0 +x_0=0 +y_0=0 +R=6371007.181 +units=m +no_defs"
 TILE_M = 2 * np.pi * 6371007.181 / 36
@@ -279,6 +280,51 @@ def test_twelve_layers_of_one_day(modis: Path) -> None:
                 band = scene.band(description)
                 assert band is not None
                 assert band.source.grid.transform == tuple(expected.transform)[:6]
+
+
+def test_repackaged_as_a_granule_they_are_the_same_bands(modis: Path, tmp_path: Path) -> None:
+    """The conversions' pixels and tags, written as HDF4-EOS again."""
+    layers: dict[str, tuple[np.ndarray, dict[str, Any]]] = {}
+    tags: dict[str, str] = {}
+    for path in sorted((modis / MYD13A1).glob("*.TIF"), key=lambda path: path.stem[-2:]):
+        with rasterio.open(path) as layer:
+            tags, step = layer.tags(), layer.transform
+            layers[layer.descriptions[0]] = (
+                layer.read(1),
+                {
+                    "_FillValue": int(layer.nodata),
+                    "valid_range": [int(number) for number in tags["valid_range"].split(",")],
+                    "units": tags["units"],
+                    "long_name": tags["long_name"],
+                    **(
+                        {"scale_factor": float(tags["scale_factor"])}
+                        if "scale_factor" in tags
+                        else {}
+                    ),
+                },
+            )
+    grid = TestGrid("MODIS_Grid_16DAY_500m_VI", layers, upper_left=(step.c, step.f), pixel=step.a)
+    names = ("LOCALGRANULEID", "SHORTNAME", "DAYNIGHTFLAG")
+    names += ("RANGEBEGINNINGDATE", "RANGEBEGINNINGTIME", "RANGEENDINGDATE", "RANGEENDINGTIME")
+    core = core_metadata({name: f'"{tags[name]}"' for name in names})
+    path = write_granule(tmp_path / "renamed.hdf", [grid], core=core)
+    with open_one(path) as scene, open_one(modis / MYD13A1) as converted:
+        assert scene.id == f"{MYD13A1}.006.2020170024036"
+        assert (scene.reader, scene.platform, scene.cloud) == (
+            *(converted.reader, converted.platform, converted.cloud),
+        )
+        assert (scene.time_us, scene.time_end_us) == (converted.time_us, converted.time_end_us)
+        assert scene.missing == ()
+        for ours, other in zip(scene.bands, converted.bands, strict=True):
+            resolution_m = other.info.native_resolution_m
+            assert ours.info.native_resolution_m == pytest.approx(resolution_m)
+            assert replace(ours.info, native_resolution_m=resolution_m) == other.info
+            for one, two in zip(
+                pixels_of(scene, ours.info.name),
+                pixels_of(converted, ours.info.name),
+                strict=True,
+            ):
+                np.testing.assert_array_equal(one, two)
 
 
 def test_a_series_of_twelve_dates(modis: Path) -> None:
