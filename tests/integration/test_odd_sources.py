@@ -76,6 +76,10 @@ SOURCES: dict[str, tuple[np.ndarray, dict[str, Any]]] = {
         numbers("uint8", 1, 200),
         {"crs": "EPSG:4326", "transform": (0.01, 0.0, -180.3, 0.0, -0.01, -16.0)},
     ),
+    "the whole globe, from Greenwich": (
+        numbers("uint8", 1, 200),
+        {"crs": "EPSG:4326", "transform": (4.0, 0.0, 0.0, 0.0, -2.5, 90.0)},
+    ),
     "over the antimeridian, in UTM": (
         numbers("uint8", 1, 200),
         {"crs": "EPSG:32760", "transform": (500.0, 0.0, 800_000.0, 0.0, -500.0, 8.2e6)},
