@@ -19,9 +19,11 @@ from pyproj import CRS
 
 import geostore
 from geostore.errors import UnreadableSourceError
+from geostore.grid import cell_window
+from geostore.raster.positions import positions
 from geostore.scenes import ReadOptions, Scene, detect, netcdf_process, open_source
 from geostore.scenes.isolated import Answer
-from geostore.types import BandRole, BitField, TimeSpan
+from geostore.types import BandRole, BitField, ResolutionGroup, TimeSpan
 
 HEIGHT, WIDTH = 5, 7
 PIXELS = np.arange(HEIGHT * WIDTH, dtype="int16").reshape(HEIGHT, WIDTH)
@@ -221,6 +223,33 @@ class TestPlace:
             step, 0, -0.1 * 35786023.0 - step / 2, 0, -step, 0.1 * 35786023.0 + step / 2
         ))  # fmt: skip
         assert span(scene) == TimeSpan.parse("2000-01-01T13:00:00.5Z")
+
+    def test_a_rotated_pole(self, nc: Make) -> None:
+        """Against spherical trigonometry, written out."""
+
+        def describe(target: netCDF4.Dataset) -> None:
+            for name, count, first in (("rlat", HEIGHT, -3.0), ("rlon", WIDTH, -5.0)):
+                target.createDimension(name, count)
+                standard = "grid_latitude" if name == "rlat" else "grid_longitude"
+                put(target, name, first + 0.5 * np.arange(count), (name,), units="degrees",
+                    standard_name=standard)  # fmt: skip
+            put(target, "pole", np.int32(0), (), grid_mapping_name="rotated_latitude_longitude",
+                grid_north_pole_latitude=39.25, grid_north_pole_longitude=-162.0)  # fmt: skip
+            put(target, "v", PIXELS, ("rlat", "rlon"), grid_mapping="pole")
+
+        (scene,) = nc(describe)
+        window = cell_window("geohash", "u0", ResolutionGroup(50_000.0, 32, 32))
+        columns, rows = positions(window, scene.bands[0].source.grid)
+        a, _, c, _, e, f = window.transform
+        lon, lat = np.meshgrid(c + a * (np.arange(32) + 0.5), f + e * (np.arange(32) + 0.5))
+        pole, lat, lon = np.radians(39.25), np.radians(lat), np.radians(lon + 162.0)
+        sine = np.sin(pole) * np.sin(lat) + np.cos(pole) * np.cos(lat) * np.cos(lon)
+        east = np.arctan2(
+            -np.cos(lat) * np.sin(lon),
+            np.cos(pole) * np.sin(lat) - np.sin(pole) * np.cos(lat) * np.cos(lon),
+        )
+        np.testing.assert_allclose(columns, (np.degrees(east) + 5.25) / 0.5, atol=1e-5)
+        np.testing.assert_allclose(rows, (np.degrees(np.arcsin(sine)) + 3.25) / 0.5, atol=1e-5)
 
     def test_kilometres_and_columns_before_rows(self, nc: Make) -> None:
         def describe(target: netCDF4.Dataset) -> None:
