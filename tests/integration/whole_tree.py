@@ -255,3 +255,35 @@ TREE: tuple[Row, ...] = (
     skipped("SHA256SUMS"),
     skipped("SOURCES.md"),
 )
+
+
+def page_rows() -> list[str]:
+    """The table as docs/formats.md shows it."""
+    return [_page_row(row) for row in TREE]
+
+
+def _page_row(row: Row) -> str:
+    outcome = {"ingested": "ingested", "skipped": "skipped"}.get(row.status)
+    if outcome is None:
+        outcome = _REASONS[row.says]
+    if row.missing:
+        outcome += f", {row.missing} bands missing"
+    taken = ""
+    if row.again is not None:
+        taken = f"`--resolution {row.again.resolution} --length {row.again.length}`"
+        taken += f", {row.again.empty} of them empty" if row.again.empty else ""
+    reader = f"`{row.reader}`" if row.reader else ""
+    scenes = "" if row.reader is None else str(row.sources * row.scenes)
+    return f"| `{row.path}` | {reader} | {scenes} | {outcome} | {taken} |"
+
+
+_REASONS = {
+    FINER: "refused: finer than its dataset",
+    TINY: "refused: under 16 pixels in a cell",
+    NO_PIXEL: "refused: no valid pixel",
+    "no CRS": "refused: no CRS",
+    "no image of any band": "refused: no image",
+}
+
+if __name__ == "__main__":
+    print("\n".join(page_rows()))
