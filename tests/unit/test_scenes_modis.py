@@ -227,6 +227,31 @@ class TestIdentity:
         with one(granule(tmp_path / "b.hdf", core=core)) as scene:
             assert scene.time_end_us == scene.time_us
 
+    @pytest.mark.parametrize("name", ["coremetadata.0", "CoreMetadata", "OldCoreMetadata.0"])
+    def test_metadata_by_their_other_names(self, tmp_path: Path, name: str) -> None:
+        with one(granule(tmp_path / "a.hdf", core=None, attributes={name: CORE})) as scene:
+            assert (scene.id, scene.reader) == (ID, "modis-mod09ga")
+
+    def test_reflectances_adjusted_for_the_view(self, tmp_path: Path) -> None:
+        """MCD43A4's layers: its quality is not a measurement, and nothing in it tells cloud."""
+        reflectance = {"_FillValue": 32767, "valid_range": [0, 32766], "scale_factor": 0.0001}
+        names = [f"Nadir_Reflectance_Band{number}" for number in range(1, 8)]
+        layers = dict.fromkeys(names, (RED, reflectance))
+        layers["BRDF_Albedo_Band_Mandatory_Quality_Band1"] = (RED, {"_FillValue": 255})
+        core = CORE.replace("MOD09GA", "MCD43A4").replace("23:25:00", "23:59:59")
+        core = core.replace('"2008-10-22"', '"2008-10-14"', 1)
+        path = granule(tmp_path / "a.hdf", TestGrid("MOD_Grid_BRDF", layers), core=core)
+        with one(path) as scene:
+            assert [band.info.name for band in scene.data_bands] == names
+            assert [band.info.common_name for band in scene.data_bands] == [
+                *("red", "nir", "blue", "green", None, "swir16", "swir22")
+            ]
+            assert scene.cloud is None
+            span = TimeSpan.parse("2008-10-14T11:55:00.25Z/2008-10-22T23:59:59Z")
+            assert (scene.time_us, scene.time_end_us) == (span.start_us, span.end_us)
+            valid = read(scene.bands[0])[1]
+            np.testing.assert_array_equal(valid, RED >= 0)
+
     def test_metadata_over_several_attributes(self, tmp_path: Path) -> None:
         text = struct_metadata(GRIDS)
         cut = len(text) // 2
