@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import geostore
 from geostore.errors import UnreadableSourceError
 from geostore.scenes import Scene, Source, detect, open_source
 from geostore.scenes.spill import Spill, spill_of
@@ -179,3 +180,11 @@ def test_the_length_that_is_expected_is_the_one_that_is_written(
     path = write_image(tmp_path / "a.img", pixels, USE_SPILL="YES")
     found = spill_of(str(path), "a.img")
     assert found == Spill("a.ige", (tmp_path / "a.ige").stat().st_size)
+
+
+def test_stored_from_a_folder_and_from_a_zip_it_is_one_scene(pair: Path, tmp_path: Path) -> None:
+    with geostore.open(str(tmp_path / "store")) as store:
+        results = store.ingest([pair], resolution=[30.0], length=6)
+        assert sorted(result.status for result in results) == ["ingested", "skipped"]
+        (again,) = store.ingest([zipped(pair)])
+        assert (again.status, again.tiles) == ("unchanged", max(one.tiles for one in results))
