@@ -87,7 +87,7 @@ def test_histograms_of_the_likelihood_count_its_pixels(real: RealStore) -> None:
     assert 100 * together[50:].sum() / together.sum() == pytest.approx(share, abs=1.5)
 
 
-def test_classes_keep_their_names_and_colours(real: RealStore) -> None:
+def test_bands_lie_by_their_files_sizes_and_classes_keep_names_and_colours(real: RealStore) -> None:
     for tile in real.store.query(dataset="l2a-geohash", limit=3):
         (scl,) = [
             band for group in tile.schema.groups for band in group.bands if band.name == "SCL"
@@ -95,3 +95,9 @@ def test_classes_keep_their_names_and_colours(real: RealStore) -> None:
         assert scl.class_names["10"] == "thin cirrus"
         assert scl.class_colors["10"] == "#64c8ff"
         assert set(scl.class_colors) == set(scl.class_names) == set(map(str, range(12)))
+        # The product has neither 10 m nor 20 m reflectances: each band is where its file's size is.
+        assert [{band.name for band in group.bands} for group in tile.schema.groups] == [
+            {"AOT"},
+            {"SCL"},
+            {"B01", "B02", "B03", "B04", "B8A", "B09", "B11", "B12", "WVP", "CLDPRB", "SNWPRB"},
+        ]

@@ -182,3 +182,6 @@ def test_masks_of_level_1c(shared_data: Path, tmp_path: Path) -> None:
         assert tile.cloud_method == "CLASSI bits 0,1"
         assert tile.cloud_cover == pytest.approx(100 * ((bits & 3) != 0).mean(), abs=1e-4)
         assert tile.cloud_histogram is None
+        measured = tile.read(bands=["B01"]).mask[0]
+        clear = tile.read(bands=["B01"], cloud_mask=True).mask[0]
+        np.testing.assert_array_equal(clear, measured & ((array.data[0] & 3) == 0))
