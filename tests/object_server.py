@@ -51,8 +51,8 @@ class ObjectServer:
         self.objects: dict[str, Served] = {}
         self.asked: list[Asked] = []
         self.go_on = threading.Event()
-        self.reached = threading.Event()
-        """Set when a request stalls."""
+        self.stalled = threading.Semaphore(0)
+        """Released for each request that stalls."""
         self._lock = threading.Lock()
         self.port = 0
 
@@ -143,7 +143,7 @@ class ObjectServer:
             request.wfile.write(half)
             if fault == "stall":
                 request.wfile.flush()
-                self.reached.set()
+                self.stalled.release()
                 self.go_on.wait(30)
         except OSError:  # the client has gone
             request.close_connection = True
