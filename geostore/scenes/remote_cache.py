@@ -172,7 +172,7 @@ class RemoteCache:
 
     def _fetch(self, url: RemoteUrl, turn: Turn) -> Held:
         try:
-            probe = self.store.read(url, 0, _PROBE_BYTES)
+            probe = self.store.read(url, 0, _PROBE_BYTES, is_wanted=lambda: turn.is_wanted)
         except RangesRefusedError:
             return self._fetch_whole(url, turn)
         except UnreadableSourceError as error:

@@ -196,7 +196,13 @@ class Download:
         start, size = index * self.piece_bytes, self._piece_size(index)
         data = self.first[start : start + size]
         if len(data) < size:
-            piece = self.store.read(self.url, start + len(data), start + size, e_tag=self.of.e_tag)
+            piece = self.store.read(
+                self.url,
+                start + len(data),
+                start + size,
+                e_tag=self.of.e_tag,
+                is_wanted=self.is_wanted,
+            )
             if piece.of != self.of:
                 raise ChangedError(f"{self.url.shown}: changed while it was fetched")
             data += piece.data

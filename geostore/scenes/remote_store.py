@@ -143,10 +143,19 @@ class RemoteStore:
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _stores: OrderedDict[str, HTTPStore | S3Store] = field(default_factory=OrderedDict, repr=False)
 
-    def read(self, url: RemoteUrl, start: int, stop: int, *, e_tag: str | None = None) -> Piece:
+    def read(
+        self,
+        url: RemoteUrl,
+        start: int,
+        stop: int,
+        *,
+        e_tag: str | None = None,
+        is_wanted: Callable[[], bool] = lambda: True,
+    ) -> Piece:
         """Bytes `start` up to `stop` of an object that has at least `start` + 1.
 
         Fewer than asked for only where the object ends. `e_tag`: only if it still has that.
+        `is_wanted` is asked before each further try.
 
         Raises:
             RangesRefusedError, ChangedError. NotFoundError: 404. UnreadableSourceError: any
@@ -155,7 +164,7 @@ class RemoteStore:
         options: dict[str, Any] = {"range": (start, stop)}
         if e_tag is not None and not e_tag.startswith("W/"):  # weak ones never match (RFC 9110)
             options["if_match"] = e_tag
-        return self.retried(url, lambda: self._read(url, options))
+        return self.retried(url, lambda: self._read(url, options), is_wanted)
 
     def _read(self, url: RemoteUrl, options: dict[str, Any]) -> Piece:
         import obstore
@@ -303,7 +312,10 @@ class RemoteStore:
             config["aws_skip_signature"] = "true"
         return S3Store(url.bucket, config=config, client_options=client, retry_config=retry)  # type: ignore[arg-type]
 
-    def retried(self, url: RemoteUrl, work: Callable[[], _T]) -> _T:
+    def retried(
+        self, url: RemoteUrl, work: Callable[[], _T], is_wanted: Callable[[], bool] = lambda: True
+    ) -> _T:
+        """What `work` gives, tried again where trying may help, by `patience`."""
         from obstore.exceptions import BaseError
 
         tried = 0
@@ -319,7 +331,7 @@ class RemoteStore:
                 trouble = _translated(url, error)
                 if not isinstance(trouble, UnavailableError):
                     raise trouble from None
-            if tried >= self.patience.tries_max:
+            if tried >= self.patience.tries_max or not is_wanted():
                 raise UnavailableError(f"{trouble} ({tried} tries)") from None
             longest_s = min(
                 self.patience.pause_max_s, self.patience.pause_first_s * 2.0 ** (tried - 1)

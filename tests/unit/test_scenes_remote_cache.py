@@ -242,6 +242,16 @@ class TestFaults:
         assert "5ec" not in str(caught.value)
         assert type(caught.value) is kind
 
+    def test_what_nobody_wants_any_more_is_not_tried_again(
+        self, server: ObjectServer, make: Callable[..., RemoteCache], pauses: list[float]
+    ) -> None:
+        url = server.put("/a.bin", OBJECT[:1000], faults=[500] * 5)
+        turn = Turn()
+        turn.give_up()
+        with pytest.raises(UnavailableError, match=r"HTTP 500 \(1 tries\)"):
+            fetched(make(), url, turn)
+        assert pauses == []
+
     def test_redirects_in_a_circle(
         self, server: ObjectServer, make: Callable[..., RemoteCache]
     ) -> None:
