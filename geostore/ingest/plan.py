@@ -21,7 +21,7 @@ from geostore.raster.positions import (
     positions,
     source_window,
 )
-from geostore.raster.source import SourceGrid
+from geostore.raster.source import RasterBand, SourceGrid
 from geostore.raster.warp import resample_margin_px
 from geostore.scenes import Scene, SceneBand
 from geostore.tiles import make_schema
@@ -125,6 +125,17 @@ class ScenePlan:
     lattices: tuple[Lattice, ...]
     cells: tuple[CellPlan, ...]
     """In the order of the source's rows, so that chunks can be let go early."""
+
+    @property
+    def stacks(self) -> list[tuple[int, ...]]:
+        """Bands, by their index, that are decoded together: of one pixel-interleaved file."""
+        found: dict[object, list[int]] = {}
+        for index, plan in enumerate(self.bands):
+            source = plan.band.source
+            stack = source.stack if isinstance(source, RasterBand) else None
+            key = (index,) if stack is None else (id(stack), plan.lattice)
+            found.setdefault(key, []).append(index)
+        return [tuple(bands) for bands in found.values()]
 
     @property
     def geocodes(self) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ import logging
 import re
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import PurePath
@@ -220,6 +220,8 @@ class RasterHeader:
     height: int
     width: int
     bands: tuple[BandHeader, ...]
+    is_pixel_interleaved: bool = False
+    """Whether a block holds all bands' pixels, so that decoding one decodes all."""
     tags: dict[str, str] = field(default_factory=dict)
     control: tuple[ControlPoint, ...] = ()
     """The ground control points, where nothing else places the raster; in `crs_wkt`."""
@@ -310,6 +312,7 @@ def _raster_header(dataset: Any, path: str, *, is_placed: bool) -> RasterHeader:
             _band_header(dataset, index, names[index] if index < len(names) else {})
             for index in range(dataset.count)
         ),
+        is_pixel_interleaved=(dataset.count > 1 and dataset.profile.get("interleave") == "pixel"),
         tags=dict(dataset.tags()),
         control=tuple(
             ControlPoint(float(p.col), float(p.row), float(p.x), float(p.y)) for p in gcps
@@ -570,6 +573,23 @@ class RasterBand:
             InvalidInputError: the window does not lie inside the band.
             UnreadableSourceError: GDAL failed, or lost pixels on the way.
         """
+        window = self._window(row, column, height, width)
+        doing = f"read band {self.band}, rows {row}..{row + height - 1}"
+        with read_checked(self.name, doing), self._file.handle() as dataset:
+            data: npt.NDArray[Any] = dataset.read(self.band, window=window)
+            valid = self._file_mask(dataset, window)
+        return data, self._validity(data, valid, row, column)
+
+    def _validity(
+        self, data: npt.NDArray[Any], valid: npt.NDArray[np.bool_] | None, row: int, column: int
+    ) -> npt.NDArray[np.bool_] | None:
+        """Where pixels are valid by all that tells; `valid` is what the file's mask says."""
+        valid = _both(valid, _valid_values(data, self.nodata))
+        if self._mask_band is not None:
+            valid = _both(valid, self._mask_band.read(row, column, *data.shape)[1])
+        return None if valid is None or valid.all() else valid
+
+    def _window(self, row: int, column: int, height: int, width: int) -> Window:
         if (
             min(row, column) < 0
             or min(height, width) < 1
@@ -580,17 +600,36 @@ class RasterBand:
                 f"{self.name}: window of {height} x {width} pixels at row {row}, column"
                 f" {column} does not lie inside {self.grid.height} x {self.grid.width}"
             )
-        window = Window(column, row, width, height)
-        doing = f"read band {self.band}, rows {row}..{row + height - 1}"
-        with read_checked(self.name, doing), self._file.handle() as dataset:
-            data: npt.NDArray[Any] = dataset.read(self.band, window=window)
-            valid = self._file_mask(dataset, window)
-        valid = _both(valid, _valid_values(data, self.nodata))
-        if self._mask_band is not None:
-            valid = _both(valid, self._mask_band.read(row, column, height, width)[1])
-        if valid is not None and valid.all():
-            valid = None
-        return data, valid
+        return Window(column, row, width, height)
+
+    @property
+    def stack(self) -> object | None:
+        """The same object for bands whose blocks are decoded as one: `read_stack` reads them.
+
+        So it is in pixel-interleaved files, where each band alone costs as much as all.
+        """
+        header = self._file.header
+        dtypes = {band.dtype for band in header.bands}
+        return self._file if header.is_pixel_interleaved and len(dtypes) == 1 else None
+
+    @staticmethod
+    def read_stack(
+        bands: Sequence[RasterBand], row: int, column: int, height: int, width: int
+    ) -> list[tuple[npt.NDArray[Any], npt.NDArray[np.bool_] | None]]:
+        """`read` of several bands of one stack, their blocks decoded once.
+
+        The pixels of all are one array's, which lives as long as any of them.
+        """
+        first = bands[0]
+        window = first._window(row, column, height, width)  # noqa: SLF001 - its own class
+        doing = f"read {len(bands)} bands, rows {row}..{row + height - 1}"
+        with read_checked(first.name, doing), first._file.handle() as dataset:  # noqa: SLF001
+            together = dataset.read([band.band for band in bands], window=window)
+            masks = [band._file_mask(dataset, window) for band in bands]  # noqa: SLF001
+        return [
+            (data, band._validity(data, mask, row, column))  # noqa: SLF001
+            for band, data, mask in zip(bands, together, masks, strict=True)
+        ]
 
     def _file_mask(self, dataset: Any, window: Window) -> npt.NDArray[np.bool_] | None:
         if not self._has_mask:

@@ -28,7 +28,7 @@ from geostore.backends import Backend, open_embedded
 from geostore.ingest import ingest
 from geostore.query import Query
 from geostore.types import TileKey
-from tests.benchmarks.bench_ingest import SCENE
+from tests.benchmarks.ingest_scenes import SCENE
 from tests.benchmarks.three_nodes import Rounds, bare_stream, machine, nodes_up, opened
 
 INGEST_BAR, READ_BAR = 0.7, 0.8

@@ -6,6 +6,7 @@ import contextlib
 import queue
 import threading
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
@@ -47,13 +48,15 @@ def _run(plan: ScenePlan, budget_bytes: int, workers: int = 2) -> int:
 
 def test_every_chunk_is_decoded_exactly_once_whatever_the_budget(plan, monkeypatch) -> None:
     decoded: Counter[Chunk] = Counter()
+    together: set[int] = set()
     lock = threading.Lock()
     bare = schedule.decode
 
-    def counting(plan: ScenePlan, chunk: Chunk):
+    def counting(plan: ScenePlan, chunks: Sequence[Chunk]):
         with lock:
-            decoded[chunk] += 1
-        return bare(plan, chunk)
+            decoded.update(chunks)
+            together.add(len(chunks))
+        return bare(plan, chunks)
 
     monkeypatch.setattr(schedule, "decode", counting)
     wanted = {chunk for cell in plan.cells for chunk in plan.chunks(cell)}
@@ -61,6 +64,7 @@ def test_every_chunk_is_decoded_exactly_once_whatever_the_budget(plan, monkeypat
         decoded.clear()
         assert _run(plan, budget) == len(plan.cells) > 50
         assert decoded == Counter(dict.fromkeys(wanted, 1))
+    assert together == {2}, "blocks of a pixel-interleaved file hold both bands"
 
 
 def test_decoded_bytes_keep_to_the_budget_or_to_one_row_of_cells(plan) -> None:
@@ -87,10 +91,10 @@ def test_the_first_error_ends_the_run_and_no_task_outlives_it(plan, monkeypatch)
     bare = schedule.decode
     running = threading.Semaphore(0)
 
-    def failing(plan: ScenePlan, chunk: Chunk):
-        if chunk.window.row >= 512:
+    def failing(plan: ScenePlan, chunks: Sequence[Chunk]):
+        if chunks[0].window.row >= 512:
             raise UnreadableSourceError("s.tif: pixels are lost")
-        pixels = bare(plan, chunk)
+        pixels = bare(plan, chunks)
         running.release()
         return pixels
 
