@@ -7,6 +7,7 @@ depends on nothing else.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -127,6 +128,10 @@ _GDAL_RESAMPLING: dict[Resampling, GdalResampling] = {
 _WARP_TOLERANCE_PX = 1e-4
 _KERNEL_RADIUS_PX = 3  # Lanczos, the widest
 
+# rasterio changes the process's warning filters while it reprojects arrays: of two threads the
+# second would put back what the first had changed.
+_reproject_lock = threading.Lock()
+
 
 def resample_margin_px(window: LatticeWindow, source: SourceWindow) -> int:
     """Source pixels that a kernel needs around the source window of a lattice window."""
@@ -229,18 +234,19 @@ def _resample_by_points(
     if valid is not None:
         layers[1] = valid
     warped = np.zeros((2, window.height, window.width), pixels.dtype)
-    reproject(
-        layers,
-        warped,
-        gcps=points,
-        src_crs=grid.crs_wkt,
-        dst_crs=window.crs,
-        dst_transform=rasterio.Affine(*window.transform),
-        resampling=_GDAL_RESAMPLING[method],
-        src_alpha=2,
-        dst_alpha=2,
-        SRC_ALPHA_MAX="1",
-        DST_ALPHA_MAX="1",
-        **fit.gdal_options,
-    )
+    with _reproject_lock:
+        reproject(
+            layers,
+            warped,
+            gcps=points,
+            src_crs=grid.crs_wkt,
+            dst_crs=window.crs,
+            dst_transform=rasterio.Affine(*window.transform),
+            resampling=_GDAL_RESAMPLING[method],
+            src_alpha=2,
+            dst_alpha=2,
+            SRC_ALPHA_MAX="1",
+            DST_ALPHA_MAX="1",
+            **fit.gdal_options,
+        )
     return warped[0], warped[1] > 0
