@@ -131,7 +131,7 @@ def group_for(groups: Sequence[ResolutionGroup], native_resolution_m: float) -> 
         have = ", ".join(f"{group.resolution_m:g}" for group in groups)
         raise InvalidInputError(
             f"a band of {native_resolution_m:g} m is finer than all resolution groups ({have} m):"
-            f" create the dataset with --resolution {native_resolution_m:g}"
+            f" give it a dataset of its own, --dataset NAME --resolution {native_resolution_m:g}"
         )
     return max(fitting, key=lambda index: groups[index].resolution_m)
 

@@ -12,7 +12,12 @@ import sys
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 
-from geostore.errors import InternalError, InvalidInputError, UnreadableSourceError
+from geostore.errors import (
+    GeostoreError,
+    InternalError,
+    InvalidInputError,
+    UnreadableSourceError,
+)
 from geostore.scenes.geotiff import GeotiffReader
 from geostore.scenes.landsat import LANDSAT_READERS
 from geostore.scenes.modis import ModisReader
@@ -28,6 +33,10 @@ from geostore.types import validate_name
 __all__ = ["ENTRY_POINT_GROUP", "claimant", "detect", "open_source", "reader_named", "readers"]
 
 ENTRY_POINT_GROUP = "geostore.readers"
+
+_METADATA_SUFFIXES = (".xml", ".txt", ".json", ".safe")
+PARENTS_MAX = 4
+"""How far above a file named outright its product is looked for, to say what to name."""
 
 _BUILT_IN: tuple[Reader, ...] = (
     Sentinel2Reader("L1C"),
@@ -158,8 +167,20 @@ def _chosen(source: Source, name: str | None) -> Reader:
         found = claimant(source)
         if found is None:
             raise UnreadableSourceError(
-                f"{source.path}: no reader claims it; known are {', '.join(readers())}"
-                f"{_broken_text()}"
+                f"{source.path}: no reader claims it; {_instead(source)}{_broken_text()}"
             )
         return found
     return reader_named(name)
+
+
+def _instead(source: Source) -> str:
+    """What to name in place of a part of a product, or which readers there are."""
+    if source.local.suffix.lower() in _METADATA_SUFFIXES and source.local.is_file():
+        for folder in source.local.parents[:PARENTS_MAX]:
+            try:
+                is_product = detect(folder) is not None
+            except GeostoreError:
+                continue  # it cannot be what was meant
+            if is_product:
+                return f"it is a part of the product in its folder, so name that: {folder}"
+    return f"known are {', '.join(readers())}"

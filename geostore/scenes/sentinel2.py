@@ -85,7 +85,8 @@ class Sentinel2Reader:
         names = source.root_names()
         levels = {level for name in names if (level := _xml_level(name))}
         if levels:
-            return self.level in levels
+            # The XML alone is no product; the folder around it is.
+            return self.level in levels and (source.is_dir or source.is_archive)
         if _is_safe(source):
             is_l2a = "MSIL2A" in source.local.name or any("L2A_T" in name for name in names)
             return is_l2a == (self.level == "L2A")
