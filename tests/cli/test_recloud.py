@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,15 @@ import pytest
 
 import geostore
 from geostore.backends import open_embedded
-from tests.clouded_tiles import CELLS, A, covers, expected, put_scene
+from tests.clouded_tiles import CELLS, A, covers, expected, put_scene, quick_directory
 
 SCENES = {"s1": CELLS, "plain": CELLS[:3]}
+
+
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Iterator[Path]:
+    with quick_directory(tmp_path) as quick:
+        yield quick
 
 
 @pytest.fixture

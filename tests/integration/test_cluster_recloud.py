@@ -22,7 +22,7 @@ from geostore.errors import GeostoreError, UnavailableError
 from geostore.node import Node
 from geostore.query import Query
 from geostore.types import CloudRule
-from tests.clouded_tiles import CELLS, A, covers, expected, put_scene
+from tests.clouded_tiles import CELLS, A, covers, expected, put_scene, quick_directory
 from tests.local_clusters import done, run
 
 pytestmark = pytest.mark.slow
@@ -34,8 +34,10 @@ SCENES: dict[str, Any] = {"s1": CELLS, "plain": CELLS[1:4]}
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcesses]:
     """One ring for all tests; at last each node's catalog is checked."""
-    top = tmp_path_factory.mktemp("ring")
-    with ring_of_processes(top, replicas=2, lease_s=30.0) as ring:
+    with (
+        quick_directory(tmp_path_factory.mktemp("ring")) as top,
+        ring_of_processes(top, replicas=2, lease_s=30.0) as ring,
+    ):
         with ring.client() as backend:
             backend.create_dataset(A)
             for scene, cells in SCENES.items():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ from geostore.types import (
     TileKey,
     TileMeta,
 )
-from tests.clouded_tiles import NUMBER, SIDE, A
+from tests.clouded_tiles import NUMBER, SIDE, A, quick_directory
 
 CLASSES = CloudLayer("SCL", "classes", frozenset({3, 8, 9}))
 BITS = CloudLayer("QA", "bits", tests=(BitTest(1, 1), BitTest(4, 5, frozenset({2, 3}))))
@@ -148,7 +149,11 @@ RULES = st.one_of(
 def test_covers_are_percents_of_masks(
     seed: int, kinds: list[tuple[CloudLayer | None, bool]], rules: list[tuple[Any, Any]]
 ) -> None:
-    with tempfile.TemporaryDirectory() as directory, open_embedded(directory) as backend:
+    with (
+        tempfile.TemporaryDirectory() as usual,
+        quick_directory(Path(usual)) as directory,
+        open_embedded(directory) as backend,
+    ):
         backend.create_dataset(A)
         store = Store(backend)
         providers = {}

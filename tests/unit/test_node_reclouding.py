@@ -19,10 +19,16 @@ from geostore.node import Node, ProblemKind
 from geostore.node.rebuilding import read_entry
 from geostore.query import Query
 from geostore.types import CloudRule, DatasetDefinition, TileKey
-from tests.clouded_tiles import CELLS, A, covers, expected, put_scene
+from tests.clouded_tiles import CELLS, A, covers, expected, put_scene, quick_directory
 
 SCENES = {"s1": CELLS, "plain": CELLS[:3]}
 FORTY, PROVIDER = CloudRule("likelihood", 40), CloudRule()
+
+
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Iterator[Path]:
+    with quick_directory(tmp_path) as quick:
+        yield quick
 
 
 @pytest.fixture
