@@ -3,8 +3,10 @@
 Sources, each the guide that the product's own page (LP DAAC, NSIDC) links: MOD09 User's Guide
 1.4 and 1.7 (surface reflectance), MOD11 Collection 6 User's Guide (LST), MOD13 Collection 6
 User Guide (vegetation indices), MOD15 Collection 5 and 6 guides (LAI and FPAR), MOD10
-Collection 6 User Guide (snow cover), MCD12 Collection 6 User Guide (land cover). A product that
-is not here goes by the general rules: names and units tell auxiliary layers from measured ones.
+Collection 6 User Guide (snow cover), MCD12 Collection 6 User Guide (land cover); and what the
+granules say themselves in attributes (`QA index`, `Legend`, `Key`), which tests compare where a
+granule is at hand. A product that is not here goes by the general rules: names and units tell
+auxiliary layers from measured ones.
 """
 
 from __future__ import annotations
@@ -244,7 +246,7 @@ _VI_QUALITY = (
         },
     ),
     BitField("usefulness", 2, 4),
-    BitField("aerosol", 6, 2, {"0": "climatology", "1": "low", "2": "intermediate", "3": "high"}),
+    BitField("aerosol", 6, 2, {"0": "climatology", "1": "low", "2": "average", "3": "high"}),
     BitField("adjacent_cloud", 8, 1, _NO_YES),
     BitField("brdf_correction", 9, 1, _NO_YES),
     BitField("mixed_clouds", 10, 1, _NO_YES),
@@ -301,8 +303,8 @@ _RULES: tuple[LayerRule, ...] = (
         not_produced=BitTest(5, 7, frozenset({4})),
     ),
     LayerRule(
-        r"10A2",
-        r"Maximum_Snow_Extent",
+        r"10A[12]",
+        r"(Maximum_Snow_Extent|Snow_Cover_Daily_Tile)",
         BandRole.CLASS,
         classes={
             "0": "missing data",
@@ -337,7 +339,7 @@ _RULES: tuple[LayerRule, ...] = (
     ),
     LayerRule(
         r"12Q1",
-        r"(LC_Type1|Land_Cover_Type_1)",
+        r"LC_Type1",  # collection 6 on; before, water was 0
         BandRole.CLASS,
         classes={
             "1": "evergreen needleleaf forest",
@@ -364,7 +366,7 @@ _RULES: tuple[LayerRule, ...] = (
 )
 
 _AUXILIARY = re.compile(
-    r"(?:^|[_\W\d])(?:q[ac]|quality|state|reliability|stddev|uncertainty|flags?|gflags|pnt"
+    r"(?:^|[_\W\d])(?:q[ac]|quality|state|reliability|stddev|uncertainty|assessment|flags?|gflags|pnt"
     r"|observations?|obscov|iobs|scan|cov|day of the year|day_of_year|days?_used"
     r"|view_time|time|szen|vzen|raz|azm?|range|mask)(?:$|[_\W\d])"
     r"|zenith|azimuth|view_angl|angle|stddev",

@@ -256,6 +256,55 @@ def test_a_granule_of_fill_values_only(modis: Path) -> None:
             assert not pixels_of(scene, band.info.name)[1].any()
 
 
+def test_bits_of_the_state_are_those_that_the_granule_counts(
+    modis: Path, layers: dict[str, dict[str, Layer]]
+) -> None:
+    """Its `QA index` lists every field of bits with the share of pixels of each value.
+
+    It counted other pixels than the first layer kept, so shares agree to a hundredth of all;
+    they lie between 0 and 99 percent, far enough apart to tell a field from its neighbour.
+    """
+    text = layers[MOD09GA]["state_1km_1"].attributes["QA index"]
+    names = {
+        "cloud state": "cloud_state",
+        "cloud shadow": "cloud_shadow",
+        "land/water flag": "land_water",
+        "aerosol quantity": "aerosol",
+        "cirrus detected": "cirrus",
+        "internal cloud algorithm flag": "internal_cloud",
+        "internal fire algorithm flag": "internal_fire",
+        "MOD35 snow/ice flag": "snow_ice",
+        "Pixel is adjacent to cloud": "adjacent_to_cloud",
+        "Salt Pan": "salt_pan",
+        "internal snow algorithm flag": "internal_snow",
+    }
+    with open_one(modis / FILES[MOD09GA]) as scene:
+        values, valid = pixels_of(scene, "state_1km_1")
+        band = scene.band("state_1km_1")
+        assert band is not None
+        fields = {field.name: field for field in band.info.bitfields}
+    values = values[valid]
+    counted = 0
+    for title, body in re.findall(
+        r"^\t[\d-]+\s+([^;\n]+);(.*?)(?=^\t\d|\Z)", text, re.MULTILINE | re.DOTALL
+    ):
+        field = fields.pop(names[title])
+        for bits, percent in re.findall(r"([01]+) -- .*?, ([\d.]+)%", body):
+            share = ((values >> field.offset) % (1 << field.length) == int(bits, 2)).mean()
+            assert 100 * share == pytest.approx(float(percent), abs=1.0), (title, bits)
+            counted += 1
+    assert not fields
+    assert counted == 7 * 2 + 3 * 4 + 8  # values of one bit, of two and of three
+
+
+def test_classes_of_snow_are_the_granules(layers: dict[str, dict[str, Layer]], modis: Path) -> None:
+    key = layers[MOD10A2]["Maximum_Snow_Extent"].attributes["Key"]
+    with open_one(modis / FILES[MOD10A2]) as scene:
+        stated = dict(part.strip().split("=") for part in key.split(","))
+        assert stated.pop("255") == "fill"
+        assert scene.bands[0].info.class_names == stated
+
+
 # ---------------------------------------------------------------- conversions
 
 

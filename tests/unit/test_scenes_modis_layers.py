@@ -59,7 +59,12 @@ class TestRoles:
             *("QC_Day", "Day_view_time", "Day_view_angl", "Clear_night_cov"),
             *("sur_refl_qc_500m", "sur_refl_szen", "sur_refl_raz", "sur_refl_day_of_year"),
             *("1 km 16 days VI Quality", "1 km 16 days composite day of the year"),
-            *("FparExtra_QC", "LaiStdDev_1km", "BRDF_Albedo_Band_Mandatory_Quality_Band1"),
+            *(
+                "LC_Prop1_Assessment",
+                "FparExtra_QC",
+                "LaiStdDev_1km",
+                "BRDF_Albedo_Band_Mandatory_Quality_Band1",
+            ),
         ],
     )
     def test_auxiliary(self, layer: str) -> None:
@@ -223,6 +228,12 @@ class TestClouds:
         assert rule is not None
         assert (rule.kind, rule.values) == ("classes", {50})
         assert rule.nodata_values == {0, 1, 11, 254}
+        daily = cloud_layer(parse_product("MOD10A1"), ["Snow_Cover_Daily_Tile"])
+        assert daily is not None
+        assert (daily.values, daily.nodata_values) == (rule.values, rule.nodata_values)
+        rule = cloud_layer(parse_product("MOD10A1"), ["NDSI_Snow_Cover", "NDSI"])
+        assert rule is not None
+        assert (rule.values, rule.nodata_values) == ({250}, {200, 201, 211, 254})
         rule = cloud_layer(MOD13A2, ["1 km 16 days pixel reliability"])
         assert rule is not None
         assert rule.values == {3}
