@@ -61,7 +61,7 @@ def _connect(stack: ExitStack, address: str, workers: int | None) -> Client:
         ) from error
     if not address:
         local = distributed.LocalCluster(
-            n_workers=workers, threads_per_worker=1, dashboard_address=None
+            n_workers=workers, threads_per_worker=1, dashboard_address="127.0.0.1:0"
         )
         address = stack.enter_context(local).scheduler_address
     try:
