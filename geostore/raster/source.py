@@ -12,12 +12,14 @@ from __future__ import annotations
 import functools
 import logging
 import re
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import PurePath
+from types import TracebackType
 from typing import Any, Protocol
 
 import numpy as np
@@ -102,6 +104,35 @@ def _listen_to_gdal() -> None:
         logger.addFilter(_GdalMessages())
         if logger.level == logging.NOTSET or logger.level > logging.WARNING:
             logger.setLevel(logging.WARNING)
+    _listen_to_bytes()
+
+
+def _listen_to_bytes() -> None:
+    """Messages that quote a damaged file's bytes: rasterio fails to decode them where it cannot
+    raise, so that Python would print two tracebacks and the message be lost.
+    """
+    print_exception, print_unraisable = sys.excepthook, sys.unraisablehook
+
+    def exception(
+        kind: type[BaseException], value: BaseException, trace: TracebackType | None
+    ) -> None:
+        if not _heard(value):
+            print_exception(kind, value, trace)
+
+    def unraisable(what: sys.UnraisableHookArgs) -> None:
+        if not _heard(what.exc_value):
+            print_unraisable(what)
+
+    sys.excepthook, sys.unraisablehook = exception, unraisable
+
+
+def _heard(error: BaseException | None) -> bool:
+    """Whether it is a message to this thread while it reads through us, which it is added to."""
+    sink: list[str] | None = getattr(_captured, "messages", None)
+    if sink is None or not isinstance(error, UnicodeDecodeError):
+        return False
+    sink.append(error.object.decode("latin-1"))
+    return True
 
 
 def _root_message(error: BaseException) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import struct
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -318,6 +319,28 @@ class TestDamage:
         caplog.set_level(logging.CRITICAL, logger="rasterio")
         with pytest.raises(UnreadableSourceError, match=r"jpeg\.tif.*[Cc]orrupt"):
             RasterBand(str(path)).read(0, 0, 256, 256)
+
+    def test_messages_that_quote_bytes_print_nothing(
+        self, make_raster: MakeRaster, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        """rasterio decodes them where it cannot raise: Python would print tracebacks."""
+        path = make_raster("a.tif", np.ones((1, 6, 8), "uint8"), tags={"SENSOR": "abc"})
+        content = path.read_bytes()
+        assert content.count(b'<Item name="SENSOR"') == 1
+        path.write_bytes(content.replace(b'name="SENSOR"', b'\xa5ame "SENSOR"'))
+        band = RasterBand(str(path))
+        np.testing.assert_array_equal(band.read(0, 0, 6, 8)[0], np.ones((6, 8)))
+        band.close()
+        assert capfd.readouterr() == ("", "")
+
+    def test_other_errors_are_still_printed(
+        self, make_raster: MakeRaster, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        RasterBand(str(make_raster("a.tif", np.ones((1, 6, 8), "uint8")))).close()
+        with pytest.raises(UnicodeDecodeError) as caught:
+            b"\xa5".decode()
+        sys.excepthook(caught.type, caught.value, None)
+        assert "UnicodeDecodeError" in capfd.readouterr().err
 
     def test_messages_of_others_still_reach_the_log(
         self, tmp_path: Path, make_raster: MakeRaster, caplog: pytest.LogCaptureFixture
