@@ -228,6 +228,16 @@ class TestSingleFile:
         with opened(tmp_path / name, time=span) as scene:
             assert (scene.time_us, scene.time_end_us) == (span.start_us, span.end_us)
 
+    def test_whose_name_has_no_such_day(self, tmp_path: Path) -> None:
+        path = tmp_path / "T33UUU_20161345T101026_B02.jp2"
+        write_jp2(path, band_pixels("B02", 120), 10)
+        with opened(path) as scene:
+            assert (scene.time_us, scene.bands[0].info.offset) == (None, 0.0)
+        span = TimeSpan.parse("2022-06-01")
+        with opened(path, time=span) as scene:
+            assert scene.time_us == span.start_us
+            assert scene.bands[0].info.offset == pytest.approx(-0.1)
+
 
 class TestNotClaimed:
     @pytest.mark.parametrize(
