@@ -57,6 +57,7 @@ _PROBE_BYTES = 64 << 10
 """Asked first, to learn an object's state: small objects are whole by then."""
 _POLL_S = 0.05
 _ROOM_POLL_S = 1.0
+_SUM_TIMEOUT_S = 600.0
 _CHANGES_MAX = 3
 _LOCK = "lock"
 _OVERHEAD_BYTES = 8 << 10
@@ -136,6 +137,7 @@ class RemoteCache:
     piece_bytes: int = PIECE_BYTES
     disk_free: Callable[[Path], int] = lambda directory: shutil.disk_usage(directory).free
     sleep: Callable[[float], None] = time.sleep
+    now: Callable[[], float] = time.time
     _room: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _pool: ThreadPoolExecutor | None = field(default=None, repr=False)
 
@@ -203,8 +205,8 @@ class RemoteCache:
         def let_go() -> None:
             if is_single_use:
                 self._remove(target.parent)
-            with self._room, self._room_of_all():
-                self._evict(0)
+            with self._all_room() as room:
+                self._fits(room, 0)
 
         return Held(target, lock, let_go)
 
@@ -329,8 +331,8 @@ class RemoteCache:
         No lock is held meanwhile, since a source whose turn it is may want the same object.
         """
         while not turn.is_due:
-            with self._room, self._room_of_all():
-                if self._evict(size + _OVERHEAD_BYTES, but=entry):
+            with self._all_room() as room:
+                if self._fits(room, size + _OVERHEAD_BYTES, but=entry):
                     return
             turn.wait(_ROOM_POLL_S)
             if not turn.is_wanted:
@@ -342,8 +344,9 @@ class RemoteCache:
         Raises:
             StorageFullError: the disk has too little, whatever the bound.
         """
-        with self._room, self._room_of_all():
-            self._evict(size + _OVERHEAD_BYTES, but=target.parent)
+        with self._all_room() as room:
+            if not self._fits(room, size + _OVERHEAD_BYTES, but=target.parent):
+                _note_sum(room, self.bytes_max + 1, self.now())  # whoever lets go looks again
             free = self.disk_free(self.directory)
             if size - there + DISK_RESERVE_BYTES > free:
                 raise StorageFullError(
@@ -355,19 +358,30 @@ class RemoteCache:
                 file.truncate(size)
 
     @contextmanager
-    def _room_of_all(self) -> Iterator[None]:
-        """Against other processes that make room."""
-        with disk_errors(str(self.directory), self.directory):
-            self.objects.mkdir(parents=True, exist_ok=True, mode=0o700)
-            lock = os.open(self.objects / "room", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(lock)
+    def _all_room(self) -> Iterator[int]:
+        """The file that notes how much is kept, for this thread and process alone."""
+        with self._room:
+            with disk_errors(str(self.directory), self.directory):
+                self.objects.mkdir(parents=True, exist_ok=True, mode=0o700)
+                file = os.open(self.objects / "room", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                yield file
+            finally:
+                os.close(file)
 
-    def _evict(self, more: int, *, but: Path | None = None) -> bool:
-        """Whether `more` bytes fit the bound, after what nobody holds has gone for them."""
+    def _fits(self, room: int, more: int, *, but: Path | None = None) -> bool:
+        """Whether `more` bytes fit the bound, after what nobody holds has gone for them.
+
+        They count as taken then. Entries are looked at only where the noted sum is too large,
+        or so old that a process that was killed may have left it wrong.
+        """
+        now_s = self.now()
+        noted = _noted_sum(room)
+        is_fresh = noted is not None and 0 <= now_s - noted[1] < _SUM_TIMEOUT_S
+        if noted is not None and is_fresh and noted[0] + more <= self.bytes_max:
+            _note_sum(room, noted[0] + more, noted[1])
+            return True
         entries = [one for one in _entries(self.objects) if one.path != but]
         total = sum(one.bytes for one in entries) + more
         for one in sorted(entries, key=lambda one: one.used_ns):
@@ -375,11 +389,26 @@ class RemoteCache:
                 break
             if self._remove(one.path):
                 total -= one.bytes
-        return total <= self.bytes_max
+        fits = total <= self.bytes_max
+        _note_sum(room, total if fits else total - more, now_s)
+        return fits
 
     def bytes_kept(self) -> int:
         """What all objects take, finished or not."""
         return sum(one.bytes for one in _entries(self.objects))
+
+
+def _noted_sum(room: int) -> tuple[int, float] | None:
+    """Bytes kept and when they were counted, as the file says; None where it says nothing."""
+    try:
+        total, _, counted_s = os.pread(room, 64, 0).decode().strip().partition(" ")
+        return int(total), float(counted_s)
+    except ValueError:
+        return None
+
+
+def _note_sum(room: int, total: int, counted_s: float) -> None:
+    os.pwrite(room, f"{total} {counted_s:.3f}".ljust(63).encode() + b"\n", 0)
 
 
 @dataclass(frozen=True, slots=True)

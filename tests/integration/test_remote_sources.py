@@ -270,7 +270,11 @@ class TestIngest:
         first = web.put("/a.tif", raster(make_raster), needs_query="sig=5ecret")
         web.put("/b.tif", raster(make_raster, "b.tif", 2))
         gone = web.url("/gone.tif")
-        ended = command(tmp_path, f"{first}?sig=5ecret", gone)
+        limits = ("--cache", str(tmp_path / "c"), "--cache-bytes", "1KiB")
+        ended = command(tmp_path, *limits, f"{first}?sig=5ecret", gone)
+        assert (tmp_path / "c").is_dir()
+        assert not any((tmp_path / "c").rglob("*.tif"))  # more than may be kept
+        assert not (tmp_path / "cache").exists()
         assert ended.code == 1
         assert [(one["path"], one["status"]) for one in ended.lines] == [
             (first, "ingested"),
