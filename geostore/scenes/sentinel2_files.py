@@ -54,6 +54,8 @@ _PRODUCT = re.compile(
 )
 _TILE = re.compile(r"(?:^|_)T(\d{2}[A-Z]{3})(?:_|$)")
 _UNIT = re.compile(r"^S2([A-D])_")
+_SIZE_FOLDERS = ("R10m", "R20m", "R60m")
+"""Where IMG_DATA of a Level-2A product was copied as it is."""
 _BESIDE = (".json", ".xml", ".txt", ".md", ".csv", ".html", ".png", ".jpg", ".gml", ".geojson")
 _MAGIC = (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -115,7 +117,9 @@ def find_band_files(source: Source) -> BandFiles | None:
     Raises:
         UnreadableSourceError: the first of them is damaged.
     """
-    if not any(_parse(name.rpartition("/")[2]) for name in source.root_names()):
+    if not any(_parse(name.rpartition("/")[2]) for name in source.root_names()) and not (
+        source.is_dir and any((source.local / folder).is_dir() for folder in _SIZE_FOLDERS)
+    ):
         return None
     try:
         members = source.names()

@@ -123,15 +123,17 @@ class TestFolder:
                 assert (scene.id, scene.fingerprint) == (first.id, first.fingerprint)
         first.close()
 
-    def test_of_resolutions_in_an_archive_is_one_scene(self, tmp_path: Path) -> None:
+    def test_of_resolutions_is_one_scene(self, tmp_path: Path) -> None:
         stem = "T29UNU_20221005T115411"
         for band, size in (("B02", 10), ("B02", 20), ("B11", 20)):
             name = f"R{size}m/{stem}_{band}_{size}m.jp2"
             write_jp2(tmp_path / "i" / name, band_pixels(band, 1200 // size), size)
         archive = shutil.make_archive(str(tmp_path / "images"), "zip", tmp_path, "i")
-        with opened(Path(archive)) as scene:
-            sizes = [band.info.native_resolution_m for band in scene.bands]
-            assert (scene.id, sizes) == (stem, [10.0, 20.0])
+        for path in (Path(archive), tmp_path / "i"):
+            with opened(path) as scene:
+                sizes = [band.info.native_resolution_m for band in scene.bands]
+                assert (scene.id, sizes) == (stem, [10.0, 20.0])
+        assert [one.path for one in find_sources([tmp_path / "i"])] == [str(tmp_path / "i")]
 
 
 class TestRadiometry:
