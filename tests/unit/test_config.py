@@ -229,3 +229,15 @@ def test_plaintext_beyond_this_machine_must_be_asked_for(tmp_path: Path) -> None
     assert load_settings({"insecure": None}, environment={"GEOSTORE_INSECURE": "on"}).insecure
     with pytest.raises(InvalidInputError, match="variable GEOSTORE_INSECURE: switch 'maybe'"):
         load_settings(environment={"GEOSTORE_INSECURE": "maybe"})
+
+
+def test_the_cache_of_fetched_files(tmp_path: Path) -> None:
+    assert (load_settings().cache, load_settings().cache_bytes) == (None, None)
+    file = tmp_path / "geostore.toml"
+    file.write_text('cache = "fetched"\ncache_bytes = "5GiB"\n')
+    settings = load_settings(config_file=file)
+    assert (settings.cache, settings.cache_bytes) == (str(tmp_path / "fetched"), 5 << 30)
+    settings = load_settings(environment={"GEOSTORE_CACHE": "/x"}, config_file=file)
+    assert settings.cache == "/x"
+    with pytest.raises(InvalidInputError, match="--cache-bytes"):
+        load_settings({"cache_bytes": "-1"})
