@@ -115,12 +115,40 @@ def test_both_forms_show_the_same_place(nlcd: Path) -> None:
     assert np.abs(first - second).max() < 0.002
 
 
-@pytest.mark.parametrize("name", [f"{FMASK}.img", "labels_image.tif"])
-def test_other_maps_are_plain_rasters(nlcd: Path, name: str) -> None:
-    """C-CAP's codes, and classes of an image: also where the name says NLCD."""
-    reader = detect(nlcd / name)
-    assert reader is not None
-    assert reader.name == "geotiff"
+def test_an_image_with_classes_is_a_plain_raster_that_keeps_them(nlcd: Path) -> None:
+    path = nlcd / f"{FMASK}.img"
+    (scene,) = open_source(path)
+    with scene, rasterio.open(path) as expected:
+        assert scene.reader == "geotiff"
+        assert TimeSpan(scene.time_us, scene.time_end_us) == TimeSpan.parse("2016-03-02")
+        info = scene.bands[0].info
+        assert (info.role, info.nodata) == (BandRole.CLASS, 0)
+        # The attribute table's column Classification: rasterio does not read it, the bytes do.
+        names = ["Null", "Valid", "Cloud", "Cloud Shadow", "Snow", "Water"]
+        assert path.read_bytes().count(b"".join(n.encode().ljust(13, b"\0") for n in names)) == 1
+        assert info.class_names == {str(code): name for code, name in enumerate(names)}
+        table = expected.colormap(1)
+        assert info.class_colors == {
+            str(code): "#{:02x}{:02x}{:02x}".format(*table[code][:3]) for code in range(6)
+        }
+        # Where the windows of all of it lie: the first, one in its middle, the last.
+        for row, column in ((0, 0), (3900, 3850), (7781 - 64, 7711 - 64)):
+            pixels, valid = scene.bands[0].source.read(row, column, 64, 64)
+            whole = expected.read(1, window=Window(column, row, 64, 64))
+            np.testing.assert_array_equal(pixels, whole)
+            seen = np.ones((64, 64), bool) if valid is None else valid
+            np.testing.assert_array_equal(seen, whole != 0)
+
+
+def test_ccap_is_a_plain_raster_that_keeps_its_colours(nlcd: Path) -> None:
+    (scene,) = open_source(nlcd / "labels_image.tif")
+    with scene, rasterio.open(nlcd / "labels_image.tif") as expected:
+        assert scene.reader == "geotiff"
+        info = scene.bands[0].info
+        assert (info.role, info.nodata) == (BandRole.CLASS, 255)
+        for code, color in expected.colormap(1).items():
+            if color[:3] != (0, 0, 0):
+                assert info.class_colors[str(code)] == "#{:02x}{:02x}{:02x}".format(*color[:3])
 
 
 def test_ccap_under_a_name_of_nlcd(nlcd: Path, tmp_path: Path) -> None:
