@@ -113,7 +113,9 @@ PRODUCTS: dict[str, Make] = {
     ),
     "XML cut in half": partial(product, "MTD_MSIL1C.xml", half, ("MTD_MSIL1C.xml", "XML")),
     "XML with entities": partial(product, "MTD_MSIL1C.xml", entities, ("MTD_MSIL1C.xml", "XML")),
-    "no band at all": partial(product, "/IMG_DATA/", absent, ("no image of any band", "B04")),
+    "no band at all": partial(
+        product, "/IMG_DATA/", absent, ("no image of any band", "_B03.jp2 and 10")
+    ),
 }
 
 
