@@ -139,8 +139,10 @@ def test_python_does_the_same(store: Path) -> None:
             opened.recloud("a", threshold=40.5)  # type: ignore[arg-type]
         with pytest.raises(geostore.errors.InvalidInputError, match="either threshold"):
             opened.recloud("a")
-        with pytest.raises(geostore.errors.InvalidInputError, match="did you mean 'threshold'"):
-            opened.recloud("a", treshold=40)
+        with pytest.raises(
+            geostore.errors.InvalidInputError, match="keyword .percent. is not known"
+        ):
+            opened.recloud("a", percent=40)
         with pytest.raises(geostore.errors.NotFoundError, match="'b'"):
             opened.recloud("b", method="provider")
         opened.recloud("a", method="provider")
