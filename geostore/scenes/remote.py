@@ -7,8 +7,10 @@ would be saved, and what GDAL reads stays a local file with its network drivers 
 from __future__ import annotations
 
 import os
+import stat
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Self
@@ -128,8 +130,11 @@ class Gathered:
         for name, place in sorted(self._places.items()):
             if isinstance(place, RemoteUrl):
                 found[name] = self._sizes.get(name, -1)
-            elif place.is_file():
-                found[name] = place.stat().st_size
+                continue
+            with suppress(OSError):  # no such file, a name that is too long
+                about = place.stat()
+                if stat.S_ISREG(about.st_mode):
+                    found[name] = about.st_size
         return found
 
     def direct(self, member: str) -> str:

@@ -7,6 +7,7 @@ bands listed once for the item and given by number, `eo:platform`.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -204,7 +205,11 @@ def _place(href: str, base: RemoteUrl | Path | None) -> RemoteUrl | Path:
         raise InvalidInputError(
             f"href {href[:80]!r}: a document that is no local file may not name local files"
         )
-    path = unquote(urlsplit(href).path) if scheme is not None else href
+    try:
+        path = unquote(urlsplit(href).path) if scheme is not None else href
+        os.fsencode(path)
+    except ValueError as error:  # brackets that do not close, half of a character
+        raise InvalidInputError(f"href {href[:80]!r}: expected a path: {error}") from error
     check_path(path)
     return base / path
 
