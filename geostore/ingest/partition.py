@@ -206,7 +206,7 @@ def describe_cell(plan: ScenePlan, cell: CellPlan, pixels: TilePixels) -> TileMe
     return TileMeta(
         key=TileKey(definition.id, scene.id, plan.version, cell.geocode),
         dataset=definition.name,
-        definition=definition.to_json(),
+        definition=plan.definition_json,
         schema=plan.schema,
         time_us=scene.time_us,
         time_end_us=scene.time_end_us,

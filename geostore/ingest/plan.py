@@ -11,6 +11,7 @@ import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from geostore.errors import InvalidInputError
 from geostore.grid import METRES_PER_DEGREE, cell_window, covering, group_for, scheme
@@ -117,6 +118,8 @@ class ScenePlan:
 
     scene: Scene
     definition: DatasetDefinition
+    definition_json: dict[str, Any]
+    """The definition as its tiles keep it."""
     version: str
     schema: TileSchema
     schema_groups: tuple[int, ...]
@@ -295,6 +298,7 @@ def plan_scene(
     return ScenePlan(
         scene=scene,
         definition=definition,
+        definition_json=definition.to_json(),
         version=scene_version(scene, definition),
         schema=schema,
         schema_groups=schema_groups,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import Any
 
 from geostore.errors import InvalidInputError
 from geostore.types import BandStatistics, TileKey, TileMeta, TileSchema
+from geostore.types.plain import plain_fields
 
 __all__ = ["dump_json", "meta_from_json", "meta_to_json"]
 
@@ -57,7 +58,7 @@ def _schema_to_json(schema: TileSchema) -> dict[str, Any]:
 def meta_to_json(meta: TileMeta) -> dict[str, Any]:
     """A JSON-able dict; `meta_from_json` is its inverse (tuples in `properties` become lists)."""
     return {
-        "key": asdict(meta.key),
+        "key": plain_fields(meta.key),
         "dataset": meta.dataset,
         "definition": _finite(meta.definition),
         "schema": _schema_to_json(meta.schema),

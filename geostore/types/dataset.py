@@ -6,10 +6,11 @@ import hashlib
 import json
 import re
 import unicodedata
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self, get_args
 
 from geostore.errors import InvalidInputError
+from geostore.types.plain import plain_fields
 
 __all__ = [
     "CloudRule",
@@ -173,7 +174,7 @@ class DatasetDefinition:
         shaping = {
             "scheme": self.scheme,
             "length": self.length,
-            "groups": [asdict(group) for group in self.groups],
+            "groups": [plain_fields(group) for group in self.groups],
             "resampling": self.resampling,
         }
         return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
@@ -183,7 +184,9 @@ class DatasetDefinition:
 
         What was never changed is left out: an older geostore reads that definition, too.
         """
-        value = asdict(self)
+        value = plain_fields(self)
+        value["groups"] = [plain_fields(group) for group in self.groups]
+        value["cloud_rule"] = plain_fields(self.cloud_rule)
         if not self.cloud_changes:
             del value["cloud_changes"]
         return value

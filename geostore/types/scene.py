@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Self
+
+from geostore.types.plain import plain_fields
 
 __all__ = ["IngestProgress", "SceneRecord", "SceneResult", "SceneState", "SceneStatus"]
 
@@ -55,7 +57,7 @@ class SceneRecord:
     properties: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        value = asdict(self)
+        value = plain_fields(self)
         value["state"] = str(self.state)
         return value
 
@@ -99,7 +101,7 @@ class SceneResult:
     """Dry runs: lattice pixels a source pixel, at the scene's middle."""
 
     def to_json(self) -> dict[str, Any]:
-        value = asdict(self)
+        value = plain_fields(self)
         value["status"] = str(self.status)
         value["missing"] = list(self.missing)
         return value

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
@@ -19,6 +19,7 @@ import numpy.typing as npt
 from geostore.errors import InvalidInputError
 from geostore.types.dataset import Codec, SchemeName
 from geostore.types.geo import datetime_from_us
+from geostore.types.plain import plain_fields
 
 __all__ = [
     "BLOCK_DTYPE",
@@ -154,6 +155,18 @@ def _same_band(value: dict[str, Any]) -> BandInfo:
     return BandInfo(**value)
 
 
+def _plain_band(band: BandInfo) -> dict[str, Any]:
+    value = plain_fields(band)
+    value["role"] = str(band.role)
+    if isinstance(band.nodata, float) and not math.isfinite(band.nodata):
+        value["nodata"] = str(band.nodata)
+    value["bitfields"] = [plain_fields(one) for one in band.bitfields]
+    for name in _LATER_FIELDS:
+        if not value[name]:
+            del value[name]
+    return value
+
+
 _LATER_FIELDS = ("class_colors", "bitfields", "aliases")
 """Left out of JSON where empty, so that schemas written before they were keep their digest."""
 
@@ -246,16 +259,11 @@ class TileSchema:
         return range(start, start + group.blocks_per_band)
 
     def to_json(self) -> dict[str, Any]:
-        value = asdict(self)
-        for group in value["groups"]:
-            for band in group["bands"]:
-                band["role"] = str(band["role"])
-                if isinstance(band["nodata"], float) and not math.isfinite(band["nodata"]):
-                    band["nodata"] = str(band["nodata"])
-                for name in _LATER_FIELDS:
-                    if not band[name]:
-                        del band[name]
-        return value
+        groups = [
+            {**plain_fields(group), "bands": [_plain_band(band) for band in group.bands]}
+            for group in self.groups
+        ]
+        return {**plain_fields(self), "groups": groups}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
@@ -344,6 +352,9 @@ class TileDetails:
     cloud_histogram: tuple[int, ...] | None
     """101 pixel counts by cloud likelihood in percent."""
     cloud_method: str | None
+    """How the row's cover was told when this was asked for: it changes with the dataset's rule."""
+    provider_method: str | None
+    """How the provider tells cloud in this tile, whatever the rule; None where it does not."""
     checksum: str
     """XXH3-128 of the tile file, hex."""
     bytes: int
