@@ -198,6 +198,7 @@ class FakeBackend:
             statistics=tile.meta.statistics,
             cloud_histogram=None,
             cloud_method=tile.meta.cloud_method,
+            provider_method=tile.meta.cloud_method,
             checksum=tile.checksum,
             bytes=len(tile.payload),
             properties=tile.meta.properties,

@@ -400,6 +400,7 @@ def unpack_details(key: TileKey, value: bytes, group: Group) -> TileDetails:
         ),
         cloud_histogram=histogram,
         cloud_method=group.cloud_method,
+        provider_method=group.cloud_method,
         checksum=checksum,
         bytes=size,
         properties=group.properties,

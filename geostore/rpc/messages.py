@@ -317,6 +317,7 @@ def details_to_wire(details: TileDetails) -> node_pb2.GetTileDetailsResponse:
         ],
         cloud_histogram=details.cloud_histogram or (),
         cloud_method=details.cloud_method,
+        provider_method=details.provider_method or "",
         checksum=details.checksum,
         bytes=details.bytes,
         properties_json=dump_json(details.properties),
@@ -330,6 +331,9 @@ def details_from_wire(said: node_pb2.GetTileDetailsResponse) -> TileDetails:
             f"tile {said.key.geocode}: a block table of {len(said.block_table)} bytes, expected a"
             f" multiple of {BLOCK_DTYPE.itemsize}"
         )
+    method = said.cloud_method if said.HasField("cloud_method") else None
+    # A node from before there were rules tells only the one, which is the provider's.
+    provider = said.provider_method or None if said.HasField("provider_method") else method
     return TileDetails(
         key=key_from_wire(said.key),
         blocks=np.frombuffer(said.block_table, BLOCK_DTYPE),
@@ -343,7 +347,8 @@ def details_from_wire(said: node_pb2.GetTileDetailsResponse) -> TileDetails:
             for one in said.statistics
         ),
         cloud_histogram=tuple(said.cloud_histogram) or None,
-        cloud_method=said.cloud_method if said.HasField("cloud_method") else None,
+        cloud_method=method,
+        provider_method=provider,
         checksum=said.checksum,
         bytes=said.bytes,
         properties=load_json(said.properties_json, f"tile {said.key.geocode}: properties"),

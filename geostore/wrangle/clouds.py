@@ -16,6 +16,8 @@ __all__ = ["find_cloud_layer"]
 def find_cloud_layer(row: TileRow, details: TileDetails, rule: CloudRule) -> CloudLayer | None:
     """What the dataset's cloud rule looks at in a tile.
 
+    Of the details only what never changes plays a part: they may be from before the rule.
+
     Returns:
         None where the tile has a cloud layer whose pixels are all nodata here: it calls
         nothing cloud.
@@ -29,8 +31,8 @@ def find_cloud_layer(row: TileRow, details: TileDetails, rule: CloudRule) -> Clo
     if rule.method == "likelihood":
         if likelihood is not None:
             return CloudLayer(likelihood, "likelihood", frozenset({rule.threshold}))
-    elif details.cloud_method is not None:
-        layer = CloudLayer.parse(details.cloud_method)
+    elif details.provider_method is not None:
+        layer = CloudLayer.parse(details.provider_method)
         if row.schema.find_band(layer.band) is not None:
             return layer
     elif (likelihood and details.cloud_histogram is None) or any(
@@ -39,5 +41,6 @@ def find_cloud_layer(row: TileRow, details: TileDetails, rule: CloudRule) -> Clo
         return None
     raise InvalidInputError(
         f"tile {row.dataset}/{row.geocode}/{row.scene}: no band tells clouds"
-        f" (cloud rule {rule.method}, method {details.cloud_method}): read it without cloud_mask"
+        f" (cloud rule {rule}, the provider's method {details.provider_method}): read it without"
+        " cloud_mask"
     )

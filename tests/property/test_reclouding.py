@@ -134,6 +134,17 @@ def check(tile: Any, rule: Sequence[Any], provider: CloudLayer | None) -> None:
         assert tile.cloud_method == provider.method
 
 
+def check_same_mask(was: Any, tile: Any) -> None:
+    """A tile that was asked for under another rule is masked by the one that is in force."""
+    try:
+        due = masked(tile)
+    except geostore.errors.InvalidInputError:
+        with pytest.raises(geostore.errors.InvalidInputError, match="no band tells clouds"):
+            masked(was)
+    else:
+        np.testing.assert_array_equal(masked(was), due)
+
+
 PROVIDERS = (CLASSES, BITS, LIKELY, None)
 RULES = st.one_of(
     st.just((None, "provider")), st.integers(0, 100).map(lambda percent: (percent, None))
@@ -163,8 +174,13 @@ def test_covers_are_percents_of_masks(
             put(backend, make_tile(seed + number, scene, provider, likely=likely))
             threshold, method = rules[number % len(rules)]  # ingests and rules in turn
             recloud(backend, "a", rule_of(threshold, method))
+        kept: list[Any] = []
         for rule in rules:
             store.recloud("a", threshold=rule[0], method=rule[1])
-            for tile in store.query(dataset="a"):
+            tiles = list(store.query(dataset="a"))
+            for tile in tiles:
                 check(tile, rule, providers[tile.scene])
+            for was, tile in zip(kept, tiles, strict=False):
+                check_same_mask(was, tile)
+            kept = tiles  # with what they were told under this rule
         assert backend.verify().problems == ()

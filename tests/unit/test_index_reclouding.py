@@ -195,7 +195,8 @@ def test_details_name_the_method_of_the_cover(catalog: LmdbCatalog) -> None:
     assert told() == ["SCL 8,9,10", "SCL 8,9,10"]
     rule(catalog, LIKELY)
     assert told() == ["CLDPRB >= 40", None]
-    assert catalog.details(with_it.meta.key).cloud_histogram == HALF
+    details = catalog.details(with_it.meta.key)
+    assert (details.provider_method, details.cloud_histogram) == ("SCL 8,9,10", HALF)
     rule(catalog, PROVIDER)
     assert told() == ["SCL 8,9,10", "SCL 8,9,10"]
 

@@ -129,6 +129,7 @@ def test_batch_rows_are_bounded() -> None:
     ).map(tuple),
     histogram=st.none() | st.just(tuple(range(101))),
     method=st.none() | texts,
+    provider=st.none() | texts.filter(bool),
     text=texts,
 )
 def test_tile_details_cross(
@@ -136,6 +137,7 @@ def test_tile_details_cross(
     statistics: tuple[BandStatistics, ...],
     histogram: tuple[int, ...] | None,
     method: str | None,
+    provider: str | None,
     text: str,
 ) -> None:
     details = TileDetails(
@@ -144,14 +146,18 @@ def test_tile_details_cross(
         statistics=statistics,
         cloud_histogram=histogram,
         cloud_method=method,
+        provider_method=provider,
         checksum="ab",
         bytes=7,
         properties={"name": text, "list": [1, None]},
     )
-    back = wire.details_from_wire(wire.details_to_wire(details))
+    said = wire.details_to_wire(details)
+    back = wire.details_from_wire(said)
     assert back.blocks.tobytes() == details.blocks.tobytes()
     assert not back.blocks.flags.writeable
     assert replace(back, blocks=details.blocks) == details
+    said.ClearField("provider_method")  # as nodes tell it that know no rules
+    assert wire.details_from_wire(said).provider_method == method
 
 
 @given(reason=st.none() | texts, error=st.none() | texts, name=texts, uptime_s=st.floats(0, 1e9))

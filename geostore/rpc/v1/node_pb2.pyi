@@ -228,7 +228,7 @@ class BandStatistics(_message.Message):
     def __init__(self, minimum: _Optional[float] = ..., maximum: _Optional[float] = ..., mean: _Optional[float] = ..., p01: _Optional[float] = ..., p99: _Optional[float] = ...) -> None: ...
 
 class GetTileDetailsResponse(_message.Message):
-    __slots__ = ("key", "block_table", "statistics", "cloud_histogram", "cloud_method", "checksum", "bytes", "properties_json")
+    __slots__ = ("key", "block_table", "statistics", "cloud_histogram", "cloud_method", "checksum", "bytes", "properties_json", "provider_method")
     KEY_FIELD_NUMBER: _ClassVar[int]
     BLOCK_TABLE_FIELD_NUMBER: _ClassVar[int]
     STATISTICS_FIELD_NUMBER: _ClassVar[int]
@@ -237,6 +237,7 @@ class GetTileDetailsResponse(_message.Message):
     CHECKSUM_FIELD_NUMBER: _ClassVar[int]
     BYTES_FIELD_NUMBER: _ClassVar[int]
     PROPERTIES_JSON_FIELD_NUMBER: _ClassVar[int]
+    PROVIDER_METHOD_FIELD_NUMBER: _ClassVar[int]
     key: _common_pb2.TileKey
     block_table: bytes
     statistics: _containers.RepeatedCompositeFieldContainer[BandStatistics]
@@ -245,7 +246,8 @@ class GetTileDetailsResponse(_message.Message):
     checksum: str
     bytes: int
     properties_json: bytes
-    def __init__(self, key: _Optional[_Union[_common_pb2.TileKey, _Mapping]] = ..., block_table: _Optional[bytes] = ..., statistics: _Optional[_Iterable[_Union[BandStatistics, _Mapping]]] = ..., cloud_histogram: _Optional[_Iterable[int]] = ..., cloud_method: _Optional[str] = ..., checksum: _Optional[str] = ..., bytes: _Optional[int] = ..., properties_json: _Optional[bytes] = ...) -> None: ...
+    provider_method: str
+    def __init__(self, key: _Optional[_Union[_common_pb2.TileKey, _Mapping]] = ..., block_table: _Optional[bytes] = ..., statistics: _Optional[_Iterable[_Union[BandStatistics, _Mapping]]] = ..., cloud_histogram: _Optional[_Iterable[int]] = ..., cloud_method: _Optional[str] = ..., checksum: _Optional[str] = ..., bytes: _Optional[int] = ..., properties_json: _Optional[bytes] = ..., provider_method: _Optional[str] = ...) -> None: ...
 
 class WantedBlocks(_message.Message):
     __slots__ = ("key", "indices")
