@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from geostore.errors import UnreadableSourceError
+from geostore.raster.codestream import code_blocks_of_tile
 
-__all__ = ["BLOCK_BYTES_MAX", "refuse_absurd_blocks"]
+__all__ = ["BLOCK_BYTES_MAX", "CODE_BLOCKS_MAX", "refuse_absurd_blocks"]
 
 BLOCK_BYTES_MAX = 1 << 28
 """Decoded, of all bands that share it: the whole of a 10980 x 10980 band of 16 bits in one
@@ -25,7 +26,12 @@ BLOCK_BYTES_FREE = 1 << 26
 BLOCK_RATIO_MAX = 200
 """Decoded bytes of one larger block to bytes of the whole file, as for archives' members."""
 
-_SUBFILE = re.compile(r"^/vsisubfile/\d+_(\d+),")
+CODE_BLOCKS_MAX = 1 << 21
+"""Of a JPEG 2000 tile: 90000 x 90000 pixels of one band. Each takes OpenJPEG 300 bytes."""
+CODE_BLOCKS_FREE = 1 << 18
+"""More than these must at least have a byte each in the file."""
+
+_SUBFILE = re.compile(r"^/vsisubfile/(\d+)_(\d+),(.*)$", re.DOTALL)
 
 
 def refuse_absurd_blocks(dataset: Any, path: str, name: str) -> None:
@@ -33,8 +39,11 @@ def refuse_absurd_blocks(dataset: Any, path: str, name: str) -> None:
 
     Raises:
         UnreadableSourceError: a block is over `BLOCK_BYTES_MAX`, or over `BLOCK_BYTES_FREE`
-            and `BLOCK_RATIO_MAX` times the size of the file.
+            and `BLOCK_RATIO_MAX` times the size of the file; a JPEG 2000 tile has as absurdly
+            many code-blocks.
     """
+    if dataset.driver == "JP2OpenJPEG":
+        _refuse_absurd_tiles(path, name)
     interleaved = dataset.count if dataset.profile.get("interleave") == "pixel" else 1
     for (height, width), dtype in zip(dataset.block_shapes, dataset.dtypes, strict=True):
         itemsize = 16 if dtype.startswith("complex") else np.dtype(dtype).itemsize
@@ -47,7 +56,8 @@ def refuse_absurd_blocks(dataset: Any, path: str, name: str) -> None:
                 f"{found}; at most {BLOCK_BYTES_MAX} are accepted (gdal_translate -co TILED=YES"
                 " cuts a sound file into smaller ones)"
             )
-        file_bytes = _file_bytes(path)
+        local = _local_part(path)
+        file_bytes = None if local is None else local[2]
         if file_bytes is not None and size > BLOCK_RATIO_MAX * file_bytes:
             raise UnreadableSourceError(
                 f"{found}, in a file of {file_bytes}: over {BLOCK_RATIO_MAX} times as many;"
@@ -55,12 +65,27 @@ def refuse_absurd_blocks(dataset: Any, path: str, name: str) -> None:
             )
 
 
-def _file_bytes(path: str) -> int | None:
-    """Of a local file, or of a part of one; None for what lies elsewhere."""
+def _refuse_absurd_tiles(path: str, name: str) -> None:
+    local = _local_part(path)
+    if local is None:
+        return
+    place, start, size = local
+    with Path(place).open("rb") as file:
+        count = code_blocks_of_tile(file, start, size)
+    if count is not None and count > min(CODE_BLOCKS_MAX, max(CODE_BLOCKS_FREE, size)):
+        raise UnreadableSourceError(
+            f"{name}: JPEG 2000 tiles of {count} code-blocks, in a file of {size} bytes; at most"
+            f" {CODE_BLOCKS_MAX} are accepted, and no more than bytes: this looks like a damaged"
+            " header or a bomb"
+        )
+
+
+def _local_part(path: str) -> tuple[str, int, int] | None:
+    """(path, start, bytes) of a local file, or of a part of one; None for what lies elsewhere."""
     part = _SUBFILE.match(path)
     if part is not None:
-        return int(part[1])
+        return part[3], int(part[1]), int(part[2])
     try:
-        return Path(path).stat().st_size
+        return path, 0, Path(path).stat().st_size
     except OSError:
         return None

@@ -241,7 +241,7 @@ TIFF: tuple[Change, ...] = (
 
 
 def jp2_value(fields: tuple[tuple[int, str], ...], values: tuple[int, ...]) -> Change:
-    """A field of the codestream's SIZ segment, by its place after the marker."""
+    """A field of the codestream's image size segment, by its place after the length."""
 
     def change(random: Random, data: bytes) -> bytes:
         at = data.find(b"\xff\x4f\xff\x51")
@@ -249,7 +249,7 @@ def jp2_value(fields: tuple[tuple[int, str], ...], values: tuple[int, ...]) -> C
             return flip_in_head(random, data)
         field, code = random.choice(fields)
         value = random.choice(values) % (1 << 8 * struct.calcsize(code))
-        return put(data, at + 2 + field, struct.pack(code, value))
+        return put(data, at + 4 + field, struct.pack(code, value))
 
     return change
 
