@@ -76,7 +76,7 @@ def _cost(data: bytes) -> int | None:
     width, height, left, top, tile_width, tile_height = struct.unpack_from(">6I", data, 8)
     (components,) = struct.unpack_from(">H", data, 40)
     tile = (min(tile_width, max(0, width - left)), min(tile_height, max(0, height - top)))
-    usual, special = 0, {}
+    usual, special = 0, dict[int, int]()
     at = 2
     for _ in range(SEGMENTS_MAX):
         marker, length = struct.unpack_from(">2H", data, at)
@@ -91,7 +91,7 @@ def _cost(data: bytes) -> int | None:
             style = segment[wide + 1 :]
             special[which] = _of_component(tile, has_precincts=bool(segment[wide] & 1), style=style)
         at += 2 + length
-    return usual * max(0, components - len(special)) + sum(special.values())
+    return usual * max(0, int(components) - len(special)) + sum(special.values())
 
 
 def _of_component(tile: tuple[int, int], *, has_precincts: bool, style: bytes) -> int:
