@@ -66,7 +66,7 @@ def assert_warped(arrays, dataset: DatasetReader, nodata: float | None) -> None:
         transform=Affine(step_x, 0, left, 0, step_y, top),
         height=rows,
         width=columns,
-        tolerance=1e-9,
+        tolerance=1e-6,
         add_alpha=nodata is None,
     ) as warped:
         whole = warped.read(1)
@@ -169,7 +169,7 @@ def test_masks_of_level_1c(shared_data: Path, tmp_path: Path) -> None:
         opaque, cirrus, snow = source.read()
         crs, transform = source.crs, source.transform
     store = geostore.open(str(tmp_path / "store"))
-    store.create_dataset("s2", resolution=(60,), length=3)
+    store.create_dataset("s2", resolution=(60,), length=4)
     (result,) = store.ingest([safe.path], dataset="s2", workers=2)
     assert result.status == "ingested", result
     tiles = list(store.query(dataset="s2"))
