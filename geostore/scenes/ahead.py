@@ -61,7 +61,7 @@ class Ahead:
                 self._next += 1
                 if self._pool is None:
                     self._pool = ThreadPoolExecutor(
-                        self._ahead_max, thread_name_prefix="geostore-ahead"
+                        max(1, self._ahead_max), thread_name_prefix="geostore-ahead"
                     )
                 turn = Turn(is_due=False)
                 self._begun[place] = turn, self._pool.submit(self._open, found, turn)

@@ -201,9 +201,10 @@ def _opener() -> urllib.request.OpenerDirector:
 def _request(url: RemoteUrl) -> urllib.request.Request:
     headers = {"Accept": "application/geo+json, application/json, */*", "User-Agent": "geostore"}
     plain, authorization = url.without_user()
-    if authorization is not None:
-        headers["Authorization"] = authorization
-    return urllib.request.Request(plain, headers=headers)  # noqa: S310 - http and https only
+    request = urllib.request.Request(plain, headers=headers)  # noqa: S310 - http and https only
+    if authorization is not None:  # which no other server is told
+        request.add_unredirected_header("Authorization", authorization)
+    return request
 
 
 def _http_content(url: RemoteUrl, store: RemoteStore) -> bytes | None:

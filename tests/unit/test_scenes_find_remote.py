@@ -152,8 +152,9 @@ class TestAhead:
             assert self.values(ahead.open(sources[0])) == 1  # once more
         assert held(remote) == []
 
-    def test_in_any_order(self, sources: list[FoundSource], remote: Remote) -> None:
-        with Ahead(sources, ahead_max=2) as ahead:
+    @pytest.mark.parametrize("ahead_max", [0, 2])
+    def test_in_any_order(self, sources: list[FoundSource], remote: Remote, ahead_max: int) -> None:
+        with Ahead(sources, ahead_max=ahead_max) as ahead:
             order = [8, 3, 0, 7, 1, 6, 2, 5, 4]
             assert [self.values(ahead.open(sources[n])) - 1 for n in order] == order
         assert held(remote) == []
@@ -232,3 +233,20 @@ def test_a_trouble_while_looking_is_an_error_of_that_source(
     (source,) = found(remote, url)
     with pytest.raises(GeostoreError, match="HTTP 403"):
         source.open()
+
+
+def test_a_redirect_takes_no_password_to_another_server(
+    server: ObjectServer, remote: Remote
+) -> None:
+    with object_server() as other:
+        other.put("/a.bin", b"x" * 100)
+        other.put("/item", b"<html>")
+        for path in ("/a.bin", "/item"):
+            url = server.put(path, b"", redirect=other.url(path), needs_basic="Basic dTpw")
+            (source,) = found(remote, url.replace("127", "u:p@127", 1))
+            with pytest.raises(UnreadableSourceError, match="no reader claims it"):
+                source.open()
+        assert {one.path for one in other.asked} == {"/a.bin", "/item"}
+        assert [one.headers.get("authorization") for one in other.asked] == [None] * len(
+            other.asked
+        )
