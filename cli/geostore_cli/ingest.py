@@ -123,7 +123,7 @@ PLAN_COLUMNS = (
 @click.option(
     "--clouds",
     type=click.Choice(["s2cloudless"]),
-    help="Tell clouds by this detector where a product has no cloud layer.",
+    help="Add a detector's cloud likelihood where it has the bands (Sentinel-2 L1C).",
 )
 @click.option(
     "--watch",

@@ -204,8 +204,8 @@ class Store:
             dry_run: plan only; results are `planned`.
             time: the time of rasters that do not say theirs; as in `query`.
             memory_bytes: about how much to hold at once; a quarter of the machine by default.
-            clouds: a detector to run where a product has no cloud layer of its own
-                (`s2cloudless` for Sentinel-2 L1C).
+            clouds: a detector whose cloud likelihood is added where it has the bands
+                (`s2cloudless`: Sentinel-2 L1C).
             executor: `threads`, `dask` (a Dask cluster on this machine) or `dask://HOST:PORT`.
             named_outright: whether a path that no reader claims is an error, or is skipped.
             cache: where what was fetched from addresses is kept; `~/.cache/geostore` or what

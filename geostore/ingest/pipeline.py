@@ -97,7 +97,7 @@ def ingest(
         replace: put a new version in place of another that is there.
         dry_run: plan only; results are `planned` or `failed`.
         time_span: the time of plain rasters (`--time`).
-        clouds: a detector to run where a product has no cloud layer (`s2cloudless`).
+        clouds: a detector whose likelihood is added where it has the bands (`s2cloudless`).
         executor: `threads` of this process, `dask` for a Dask cluster on this machine, or
             `dask://HOST:PORT` for one that is there; both need a store that is a cluster.
         named_outright: whether a path that no reader claims is an error; false where the
