@@ -95,8 +95,7 @@ class Node:
         self._lock: WriterLock | None = None
         self._lends_lock = False
         self._keeps_lock = lock_now
-        self.turns = WriterTurns(self, self.directory.lock_file, self.directory.queue_file)
-        """This node's ingests and those of other processes, one writing at a time."""
+        self._turns: WriterTurns | None = None
         self._located: OrderedDict[TileKey, _Located] = OrderedDict()
         self._located_lock = threading.Lock()
         self._is_closed = False
@@ -276,6 +275,15 @@ class Node:
             self._lock = None
             lock.release()
             raise
+
+    @property
+    def turns(self) -> WriterTurns:
+        """This node's ingests and those of other processes, one writing at a time."""
+        with self._write_lock:
+            if self._turns is None:
+                files = self.directory
+                self._turns = WriterTurns(self, files.lock_file, files.queue_file)
+            return self._turns
 
     def take_lock(self, *, lends: bool) -> None:
         """Become the writer (see `writing`); `lends`: say in the lock that it is lent."""
