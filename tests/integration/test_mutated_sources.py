@@ -21,7 +21,10 @@ import geostore
 from tests.conftest import SHARED_DATA
 from tests.integration import mutated_sources
 from tests.integration.mutated_cases import Case, all_originals, draw
-from tests.integration.mutations import BILLION_LAUGHS, TIFF, XML, changes_for, tiff_entries
+from tests.integration.mutations import changes_for
+from tests.integration.mutations_any import BILLION_LAUGHS
+from tests.integration.mutations_rasters import TIFF, tiff_entries
+from tests.integration.mutations_texts import XML
 
 COUNT = int(os.environ.get("MUTATIONS", "300"))
 SEED = int(os.environ.get("MUTATION_SEED", "20261121"))
