@@ -5,8 +5,8 @@ also where only a corner of the tile is asked for. GDAL shows such a file in blo
 pixels, so that nothing of it can be seen in the block's size: 262144 x 262144 pixels in one tile
 took 6.7 GB and a minute and a half, in a file of 18 kB.
 
-After ISO/IEC 15444-1: boxes (annex I), markers SIZ, COD and COC (annex A), precincts and
-code-blocks (annex B).
+After ISO/IEC 15444-1: boxes (annex I), the markers of image size and coding style (annex A),
+precincts and code-blocks (annex B).
 """
 
 from __future__ import annotations

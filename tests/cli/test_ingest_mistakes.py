@@ -67,7 +67,7 @@ def product(tmp_path: Path) -> Path:
 
 class TestWrongPath:
     def test_a_typing_error(self, ingest: Run) -> None:
-        assert refusal(ingest, "sceen.tif").endswith(": sceen.tif: no such file or directory")
+        assert refusal(ingest, "sscene.tif").endswith(": sscene.tif: no such file or directory")
 
     def test_a_pattern_that_fits_nothing(self, ingest: Run, tmp_path: Path) -> None:
         assert "no file fits the pattern" in refusal(ingest, tmp_path / "*.tif")
