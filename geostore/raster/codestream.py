@@ -23,7 +23,7 @@ HEADER_BYTES_MAX = 1 << 20
 
 _SIGNATURE = b"\0\0\0\x0cjP  "
 _START = b"\xff\x4f\xff\x51"
-_SIZ, _COD, _COC, _SOT, _SOD = 0xFF51, 0xFF52, 0xFF53, 0xFF90, 0xFF93
+_COD, _COC, _SOT, _SOD = 0xFF52, 0xFF53, 0xFF90, 0xFF93
 
 
 def code_blocks_of_tile(file: BinaryIO, start: int, size: int) -> int | None:
