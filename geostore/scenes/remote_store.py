@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from geostore.errors import (
     GeostoreError,
+    InvalidInputError,
     NotFoundError,
     UnavailableError,
     UnreadableSourceError,
 )
-from geostore.scenes.remote_url import RemoteUrl
+from geostore.scenes.remote_url import RemoteUrl, is_remote
 
 if TYPE_CHECKING:
     from obstore.store import HTTPStore, S3Store
@@ -295,6 +296,11 @@ class RemoteStore:
             return HTTPStore.from_url(plain, client_options=client, retry_config=retry)
         environment = self.environment
         endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
+        if endpoint and (not is_remote(endpoint) or RemoteUrl(endpoint).is_s3):
+            raise InvalidInputError(
+                f"AWS_ENDPOINT_URL {endpoint[:80]!r}: expected the http:// or https:// address of"
+                " an S3 server"
+            )
         client["allow_http"] = bool(endpoint and endpoint.startswith("http://"))
         config: dict[str, Any] = {
             key.lower(): value
@@ -321,16 +327,19 @@ class RemoteStore:
         tried = 0
         while True:
             tried += 1
+            trouble: GeostoreError
             try:
                 return work()
-            except UnavailableError as error:
-                trouble: GeostoreError = error
-            except GeostoreError:
-                raise
+            except GeostoreError as error:
+                trouble = error
             except (BaseError, OSError, ValueError) as error:
                 trouble = _translated(url, error)
-                if not isinstance(trouble, UnavailableError):
-                    raise trouble from None
+            except BaseException as error:
+                if type(error).__name__ != "PanicException":  # pyo3's, which cannot be imported
+                    raise
+                trouble = UnreadableSourceError(f"{url.shown}: obstore cannot ask for it")
+            if not isinstance(trouble, UnavailableError):
+                raise trouble from None
             if tried >= self.patience.tries_max or not is_wanted():
                 raise UnavailableError(f"{trouble} ({tried} tries)") from None
             longest_s = min(

@@ -24,6 +24,8 @@ NAME_BYTES_MAX = 200
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _BUCKET = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{1,254}$")
+# What obstore's HTTP client takes: on any other character it panics.
+_HOST = re.compile(r"^(?:[\w.-]{1,253}|[0-9A-Fa-f:.]{2,45})$")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
 # What signed URLs add (AWS, CloudFront, Google, Azure SAS): it differs at every signing and
 # says nothing of the object.
@@ -65,12 +67,13 @@ class RemoteUrl:
                 f" {URL_CHARACTERS_MAX} characters, none of them a control character"
             )
         try:
-            is_whole = bool(self._host) and (not self.is_s3 or _BUCKET.match(self.bucket))
-        except ValueError:  # brackets that do not close, a port that is no number
+            text.encode()
+            is_whole = bool((_BUCKET if self.is_s3 else _HOST).match(self._host))
+        except ValueError:  # brackets that do not close, a port that is none, half a character
             is_whole = False
         if not is_whole:
             what = "s3://bucket/key" if self.is_s3 else "https://host/path"
-            raise InvalidInputError(f"address {self.shown!r}: expected {what}")
+            raise InvalidInputError(f"address {_without_secrets(text)!r}: expected {what}")
 
     @property
     def scheme(self) -> str:

@@ -267,6 +267,25 @@ class TestFaults:
         with pytest.raises(GeostoreError):
             fetched(make(), url)
 
+    @pytest.mark.parametrize("character", [chr(code) for code in range(32, 127)] + list("é𐍈\x85"))
+    def test_any_character_in_a_name(
+        self, server: ObjectServer, make: Callable[..., RemoteCache], character: str
+    ) -> None:
+        cache = make(patience=Patience(tries_max=1))
+        cache.store.environment = {"AWS_ENDPOINT_URL": server.url(""), "AWS_REGION": "x"}
+        for address in (server.url(f"/a{character}b"), f"s3://bucket/a{character}b"):
+            with pytest.raises(GeostoreError):  # not there, or no key; never a panic
+                fetched(cache, address)
+
+    @pytest.mark.parametrize("endpoint", ["nonsense", "s3://bucket", "http://", "file:///x"])
+    def test_an_s3_server_that_is_none(
+        self, make: Callable[..., RemoteCache], endpoint: str
+    ) -> None:
+        cache = make()
+        cache.store.environment = {"AWS_ENDPOINT_URL": endpoint}
+        with pytest.raises(GeostoreError, match="expected"):
+            fetched(cache, "s3://bucket/a.tif")
+
     def test_nobody_listens(self, make: Callable[..., RemoteCache]) -> None:
         with object_server() as gone:
             url = gone.url("/a.bin")
