@@ -25,6 +25,7 @@ from tests.integration.mutations import changes_for
 from tests.integration.mutations_any import BILLION_LAUGHS
 from tests.integration.mutations_rasters import TIFF, tiff_entries
 from tests.integration.mutations_texts import XML
+from tests.integration.stocked_store import StockedStore
 
 COUNT = int(os.environ.get("MUTATIONS", "300"))
 SEED = int(os.environ.get("MUTATION_SEED", "20261121"))
@@ -77,6 +78,29 @@ def test_every_kind_of_fault_is_noticed_and_the_rest_goes_on() -> None:
 def cases(tmp_path_factory: pytest.TempPathFactory) -> list[Case]:
     originals = all_originals(None, tmp_path_factory.mktemp("originals"))
     return [draw(5, number, originals) for number in range(60)]
+
+
+def test_the_command_line_says_one_line_for_each_failure(
+    cases: list[Case], stocked: StockedStore, tmp_path: Path
+) -> None:
+    """As in the campaign, by `geostore ingest`: what it prints, how it exits, what it leaves."""
+    stored = 0
+    for case in cases[:12]:
+        place = tmp_path / f"case-{case.number}"
+        place.mkdir()
+        source = case.make(place, tmp_path / "work")
+        ran = stocked.run("ingest", source, "--dataset", f"case-{case.number}", code=None)
+        failed = [line for line in ran.lines if line["status"] == "failed"]
+        assert ran.code == (1 if failed else 0), ran
+        errors = [line for line in ran.stderr.splitlines() if line.startswith("geostore: error: ")]
+        assert len(errors) == len(failed), ran.stderr
+        assert "Traceback" not in ran.stderr
+        for line, error in zip(failed, errors, strict=True):
+            assert line["error"] in error
+            assert Path(line["path"]).name in error
+        stored += sum(line["status"] == "ingested" for line in ran.lines)
+    assert stored > 0
+    stocked.check_unharmed(others=stored)
 
 
 class TestCases:
