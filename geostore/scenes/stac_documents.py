@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, BinaryIO
+from urllib.parse import quote, urlsplit, urlunsplit
 
 from geostore.errors import (
     GeostoreError,
@@ -42,6 +43,7 @@ PAGES_MAX = 1000
 ITEMS_MAX = 50_000
 DOCUMENT_TIMEOUT_S = 60.0
 _CHUNK_BYTES = 1 << 16
+_SAFE = "/?%:@!$&'()*+,;=~-._|"
 _STARTS = (b"{", b"\xef\xbb\xbf{")
 
 
@@ -200,7 +202,11 @@ def _opener() -> urllib.request.OpenerDirector:
 
 def _request(url: RemoteUrl) -> urllib.request.Request:
     headers = {"Accept": "application/geo+json, application/json, */*", "User-Agent": "geostore"}
-    plain, authorization = url.without_user()
+    given, authorization = url.without_user()
+    parts = urlsplit(given)
+    # As obstore's client does: what is escaped stays, what may not stand there is escaped.
+    path, query = (quote(text, safe=_SAFE) for text in (parts.path, parts.query))
+    plain = urlunsplit((parts.scheme, parts.netloc, path, query, ""))
     request = urllib.request.Request(plain, headers=headers)  # noqa: S310 - http and https only
     if authorization is not None:  # which no other server is told
         request.add_unredirected_header("Authorization", authorization)

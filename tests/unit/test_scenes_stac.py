@@ -462,6 +462,13 @@ class TestCollections:
         with scene:
             assert (scene.id, scene.path) == ("two", f"{url}#two")
 
+    def test_any_character_in_a_name(self, server: ObjectServer, remote: Remote) -> None:
+        names = ["a b", "é", "a%20c", "x|y", "{z}", "𐍈"]
+        for name in names:
+            server.put(f"/{name.replace('%20', ' ')}", self.collection("one"))
+            url = server.url(f"/{name}")
+            assert self.found(url, remote) == [f"{url}#one"]
+
     def test_pages(self, server: ObjectServer, remote: Remote) -> None:
         def page(following: str, *ids: str) -> bytes:
             return self.collection(*ids, links=[{"rel": "next", "href": following}])
@@ -586,6 +593,9 @@ def test_met_in_a_directory_a_document_is_skipped(
     assert "name it to ingest" in by_name["item.json"].why_skipped()
     assert by_name["other.json"].open() == []
     assert by_name["other.json"].why_skipped() == "no reader claims this file"
+    path = tmp_path / "made" / "item.json"
+    (arrived,) = find_sources(path, remote=lambda: remote, named_outright=False)
+    assert (arrived.open(), arrived.named_outright) == ([], False)
     pattern = str(tmp_path / "made" / "*.json")
     assert [one.open() for one in find_sources(pattern, remote=lambda: remote)] == [[], []]
 
