@@ -267,15 +267,15 @@ class TestFaults:
         with pytest.raises(GeostoreError):
             fetched(make(), url)
 
-    @pytest.mark.parametrize("character", [chr(code) for code in range(32, 127)] + list("é𐍈\x85"))
     def test_any_character_in_a_name(
-        self, server: ObjectServer, make: Callable[..., RemoteCache], character: str
+        self, server: ObjectServer, make: Callable[..., RemoteCache]
     ) -> None:
         cache = make(patience=Patience(tries_max=1))
         cache.store.environment = {"AWS_ENDPOINT_URL": server.url(""), "AWS_REGION": "x"}
-        for address in (server.url(f"/a{character}b"), f"s3://bucket/a{character}b"):
-            with pytest.raises(GeostoreError):  # not there, or no key; never a panic
-                fetched(cache, address)
+        for character in [*map(chr, range(32, 127)), "é", "𐍈", "\x85"]:
+            for address in (server.url(f"/a{character}b"), f"s3://bucket/a{character}b"):
+                with pytest.raises(GeostoreError):  # not there, or no key; never a panic
+                    fetched(cache, address)
 
     @pytest.mark.parametrize("endpoint", ["nonsense", "s3://bucket", "http://", "file:///x"])
     def test_an_s3_server_that_is_none(
