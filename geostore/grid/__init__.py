@@ -16,7 +16,13 @@ from geostore.grid.groups import (
     make_groups,
     pixel_size_m,
 )
-from geostore.grid.lattice import LatticeWindow, cell_window, lattice_shape, lattice_window
+from geostore.grid.lattice import (
+    LatticeWindow,
+    cell_window,
+    lattice_shape,
+    lattice_window,
+    part_within,
+)
 from geostore.grid.quadtile import MERCATOR_EXTENT_M, QUADTILE
 from geostore.grid.region import Region, Relation
 from geostore.grid.schemes import scheme
@@ -38,6 +44,7 @@ __all__ = [
     "lattice_shape",
     "lattice_window",
     "make_groups",
+    "part_within",
     "pixel_size_m",
     "scheme",
 ]

@@ -9,14 +9,19 @@ the windows of cells laid side by side leave no gap.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from geostore.errors import InvalidInputError
 from geostore.grid.quadtile import MERCATOR_EXTENT_M
 from geostore.grid.schemes import scheme
-from geostore.types import ResolutionGroup, SchemeName
+from geostore.types import BBox, ResolutionGroup, SchemeName
 
-__all__ = ["LatticeWindow", "cell_window", "lattice_shape", "lattice_window"]
+__all__ = ["LatticeWindow", "cell_window", "lattice_shape", "lattice_window", "part_within"]
+
+MERCATOR_LATITUDE_MAX = 89.9
+"""Beyond the square's own end, and before the tangent's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,3 +110,55 @@ def cell_window(scheme_name: SchemeName, geocode: str, group: ResolutionGroup) -
         height=group.height,
         width=group.width,
     )
+
+
+PART_MARGIN_PX = 2
+PART_SHARE_MAX = 0.75
+"""A part that is nearly the whole saves nothing."""
+
+
+def part_within(window: LatticeWindow, boxes: Sequence[BBox]) -> LatticeWindow | None:
+    """The least part of a window that holds all of it that lies in `boxes`, with a margin.
+
+    A raster that is small beside its cell need be looked for in that part only. The window
+    itself where the part is most of it; None where nothing of it lies there.
+    """
+    a, _, x, _, e, y = window.transform
+    left, top, right, bottom = window.width, window.height, 0, 0
+    for box in boxes:
+        west, south, east, north = (_on_lattice(window.crs, value) for value in _corners(box))
+        first, last = math.floor((west[0] - x) / a), math.ceil((east[0] - x) / a)
+        above, below = math.floor((north[1] - y) / e), math.ceil((south[1] - y) / e)
+        first, last = max(0, first - PART_MARGIN_PX), min(window.width, last + PART_MARGIN_PX)
+        above, below = max(0, above - PART_MARGIN_PX), min(window.height, below + PART_MARGIN_PX)
+        if first < last and above < below:
+            left, top = min(left, first), min(top, above)
+            right, bottom = max(right, last), max(bottom, below)
+    if left >= right or top >= bottom:
+        return None
+    width, height = right - left, bottom - top
+    if width * height > PART_SHARE_MAX * window.width * window.height:
+        return window
+    return LatticeWindow(
+        crs=window.crs,
+        transform=(a, 0.0, x + a * left, 0.0, e, y + e * top),
+        height=height,
+        width=width,
+        column=window.column + left,
+        row=window.row + top,
+    )
+
+
+def _corners(box: BBox) -> tuple[tuple[float, float], ...]:
+    """Longitude and latitude of the west, south, east and north edge (the other one at 0)."""
+    return (box.west, 0.0), (0.0, box.south), (box.east, 0.0), (0.0, box.north)
+
+
+def _on_lattice(crs: str, place: tuple[float, float]) -> tuple[float, float]:
+    """Longitude and latitude in the lattice's CRS."""
+    lon, lat = place
+    if crs == "EPSG:4326":
+        return place
+    radius = MERCATOR_EXTENT_M / math.pi
+    angle = math.radians(min(max(lat, -MERCATOR_LATITUDE_MAX), MERCATOR_LATITUDE_MAX))
+    return math.radians(lon) * radius, radius * math.asinh(math.tan(angle))

@@ -97,7 +97,9 @@ def warp_cell(plan: ScenePlan, cell: CellPlan, chunks: Mapping[Chunk, ChunkPixel
         mask: _Mask | bool = False
         if source is not None and band.nearest:
             if band.lattice not in maps:
-                maps[band.lattice] = nearest_map(window, lattice.grid, source)
+                maps[band.lattice] = nearest_map(
+                    window, lattice.grid, source, plan.bounds[band.lattice]
+                )
             nearest = maps[band.lattice]
             if nearest is not None:
                 raw, valid = _assemble(plan, index, source, chunks)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from geostore.errors import InvalidInputError
-from geostore.grid import METRES_PER_DEGREE, cell_window, covering, group_for, scheme
+from geostore.grid import METRES_PER_DEGREE, Region, cell_window, covering, group_for, scheme
 from geostore.raster.footprint import footprint
 from geostore.raster.positions import (
     SourceWindow,
@@ -26,7 +26,7 @@ from geostore.raster.source import RasterBand, SourceGrid
 from geostore.raster.warp import resample_margin_px
 from geostore.scenes import Scene, SceneBand
 from geostore.tiles import make_schema
-from geostore.types import BandRole, DatasetDefinition, TileSchema
+from geostore.types import BandRole, BBox, DatasetDefinition, TileSchema
 
 __all__ = ["CELLS_MAX", "BandPlan", "CellPlan", "Chunk", "Chunking", "ScenePlan", "plan_scene"]
 
@@ -35,6 +35,7 @@ CELLS_MAX = 50_000
 TILE_SIDE_MIN_PX = 16
 """Cells that hold fewer source pixels a side than this are refused."""
 _QUADTILE_LATITUDE_MAX = 85.0511287798066
+_BOXES_MAX = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +127,8 @@ class ScenePlan:
     """For each group of the schema its index in the definition (groups without bands drop)."""
     bands: tuple[BandPlan, ...]
     lattices: tuple[Lattice, ...]
+    bounds: tuple[tuple[BBox, ...], ...]
+    """For each lattice boxes that hold all of its source raster."""
     cells: tuple[CellPlan, ...]
     """In the order of the source's rows, so that chunks can be let go early."""
 
@@ -207,13 +210,12 @@ def _refuse_tiny_tiles(bands: Iterable[SceneBand], definition: DatasetDefinition
 
 
 def _cells(
-    scene: Scene, grids: Sequence[SourceGrid], definition: DatasetDefinition, cells_max: int
+    scene: Scene, regions: Iterable[Region], definition: DatasetDefinition, cells_max: int
 ) -> list[str]:
     if definition.length is None:
         raise InvalidInputError(f"dataset {definition.name!r} has no cell length yet")
     found: set[str] = set()
-    for grid in grids:
-        region = footprint(grid)
+    for region in regions:
         if definition.scheme == "quadtile" and any(
             max(abs(box.south), abs(box.north)) > _QUADTILE_LATITUDE_MAX for box in region.bboxes
         ):
@@ -279,9 +281,12 @@ def plan_scene(
                 lattices.append(lattice)
             nearest = definition.resampling == "nearest" or band.info.role is not BandRole.DATA
             plans.append(BandPlan(band, at, position, lattices.index(lattice), nearest))
-    grids = list(dict.fromkeys(_extent_of(lattice.grid) for lattice in lattices))
-    by_extent = {_extent_of(lattice.grid): lattice.grid for lattice in reversed(lattices)}
-    codes = _cells(scene, [by_extent[extent] for extent in grids], definition, cells_max)
+    regions: dict[tuple[object, ...], Region] = {}
+    for lattice in lattices:
+        extent = _extent_of(lattice.grid)
+        if extent not in regions:
+            regions[extent] = footprint(lattice.grid)
+    codes = _cells(scene, regions.values(), definition, cells_max)
     margins = [
         any(not plan.nearest for plan in plans if plan.lattice == index)
         for index in range(len(lattices))
@@ -304,8 +309,15 @@ def plan_scene(
         schema_groups=schema_groups,
         bands=tuple(plans),
         lattices=tuple(lattices),
+        bounds=tuple(_bounds(regions[_extent_of(lattice.grid)]) for lattice in lattices),
         cells=tuple(cells),
     )
+
+
+def _bounds(region: Region) -> tuple[BBox, ...]:
+    """Boxes that hold the region; all of the globe where it would take many."""
+    boxes = region.bboxes
+    return boxes if len(boxes) <= _BOXES_MAX else (BBox(-180.0, -90.0, 180.0, 90.0),)
 
 
 def _extent_of(grid: SourceGrid) -> tuple[object, ...]:

@@ -8,6 +8,7 @@ depends on nothing else.
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,11 +22,11 @@ from rasterio.warp import reproject
 from rasterio.windows import Window
 
 from geostore.errors import InternalError
-from geostore.grid import LatticeWindow
+from geostore.grid import LatticeWindow, part_within
 from geostore.raster.control_points import fit_control_points
 from geostore.raster.positions import SourceWindow, longitude_shift, positions
 from geostore.raster.source import SourceGrid
-from geostore.types import Resampling
+from geostore.types import BBox, Resampling
 
 __all__ = ["NearestMap", "nearest_map", "resample", "resample_margin_px"]
 
@@ -35,29 +36,39 @@ _Pixels = npt.NDArray[np.generic]
 
 @dataclass(frozen=True, slots=True)
 class NearestMap:
-    """For each lattice pixel, which pixel of a source window lies under its centre."""
+    """For each lattice pixel, which pixel of a source window lies under its centre.
 
+    Made for a part of a lattice window (`part`), outside of which the source has no pixel.
+    """
+
+    part: tuple[slice, slice]
+    """Rows and columns of the window that `index` is about."""
+    shape: tuple[int, int]
+    """(height, width) of the window."""
     index: npt.NDArray[np.intp]
-    """(height, width): flat index into the source window; 0 where there is none."""
+    """(height, width) of the part: flat index into the source window; 0 where there is none."""
     inside: _Mask | None
-    """(height, width): True where the source has a pixel there; None means everywhere."""
+    """The same shape: True where the source has a pixel there; None means everywhere."""
     source: SourceWindow
 
-    def gather(self, pixels: _Pixels, fill: float | int, out: _Pixels | None = None) -> _Pixels:
-        """Lattice pixels of one band.
+    def gather(self, pixels: _Pixels, fill: float | int) -> _Pixels:
+        """Lattice pixels of one band, of the window's shape; a new array.
 
         Args:
             pixels: the source window's pixels, (source.height, source.width), contiguous.
             fill: what lattice pixels get where the source has none.
-            out: where to put the answer, of the lattice window's shape; a new array if None.
         """
         if pixels.shape != (self.source.height, self.source.width):
             raise InternalError(f"window {self.source} got pixels of shape {pixels.shape}")
-        # "clip" spares the bounds check and the buffering that "raise" needs with `out`.
-        taken = np.take(pixels.reshape(-1), self.index, out=out, mode="clip")
+        # "clip" spares the bounds check.
+        taken = np.take(pixels.reshape(-1), self.index, mode="clip")
         if self.inside is not None:
             np.copyto(taken, np.asarray(fill, dtype=taken.dtype), where=~self.inside)
-        return taken
+        if self.index.shape == self.shape:
+            return taken
+        whole = np.full(self.shape, fill, dtype=taken.dtype)
+        whole[self.part] = taken
+        return whole
 
     def gather_mask(self, valid: _Mask | None) -> _Mask | bool:
         """Which lattice pixels got a valid source pixel; True or False where all are alike.
@@ -71,21 +82,34 @@ class NearestMap:
             mask = np.take(valid.reshape(-1), self.index, mode="clip")
             if self.inside is not None:
                 mask &= self.inside
+        if self.index.shape != self.shape:
+            whole: _Mask = np.zeros(self.shape, dtype=bool)
+            whole[self.part] = True if mask is None else mask
+            return whole if mask is None or mask.any() else False
         if mask is None or mask.all():
             return True
         return mask if mask.any() else False
 
 
-def nearest_map(window: LatticeWindow, grid: SourceGrid, source: SourceWindow) -> NearestMap | None:
+def nearest_map(
+    window: LatticeWindow,
+    grid: SourceGrid,
+    source: SourceWindow,
+    bounds: Sequence[BBox] | None = None,
+) -> NearestMap | None:
     """The map from a lattice window into a source window; None where they do not meet.
 
     Args:
         source: a window of the source that holds every position (`source_window` gives one).
+        bounds: boxes that hold the whole source raster: only what lies in them is looked at.
 
     Raises:
         InternalError: `source` misses a pixel that is needed.
     """
-    columns, rows = positions(window, grid)
+    part = window if bounds is None else part_within(window, bounds)
+    if part is None:
+        return None
+    columns, rows = positions(part, grid)
     inside: _Mask | None = None
     with np.errstate(invalid="ignore"):
         low_c, high_c = columns.min(), columns.max()
@@ -115,7 +139,9 @@ def nearest_map(window: LatticeWindow, grid: SourceGrid, source: SourceWindow) -
     index += column
     if inside is not None and inside.all():
         inside = None
-    return NearestMap(index, inside, source)
+    top, left = part.row - window.row, part.column - window.column
+    place = (slice(top, top + part.height), slice(left, left + part.width))
+    return NearestMap(place, (window.height, window.width), index, inside, source)
 
 
 _GDAL_RESAMPLING: dict[Resampling, GdalResampling] = {

@@ -6,6 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from pyproj import Transformer
 
 from geostore.errors import InvalidInputError
 from geostore.grid import (
@@ -14,9 +15,10 @@ from geostore.grid import (
     lattice_shape,
     lattice_window,
     make_groups,
+    part_within,
     scheme,
 )
-from geostore.types import ResolutionGroup, SchemeName
+from geostore.types import BBox, ResolutionGroup, SchemeName
 
 CASES: list[tuple[SchemeName, int, tuple[float, ...]]] = [
     ("geohash", 5, (10, 20, 60)),
@@ -136,3 +138,39 @@ def test_no_window_of_no_cell() -> None:
     for code in ("", "a", "0" * 13):
         with pytest.raises(InvalidInputError):
             cell_window("geohash", code, group)
+
+
+@pytest.mark.parametrize(("name", "code"), [("geohash", "u0"), ("quadtile", "1202")])
+def test_a_part_holds_every_pixel_of_the_window_that_lies_in_the_boxes(name, code) -> None:
+    group = ResolutionGroup(1000.0, 256, 512 if name == "geohash" else 256)
+    window = cell_window(name, code, group)
+    a, _, x, _, e, y = window.transform
+    rng = np.random.default_rng(3)
+    for _ in range(200):
+        west, east = sorted(rng.uniform(-30.0, 60.0, 2))
+        south, north = sorted(rng.uniform(20.0, 80.0, 2))
+        boxes = [BBox(west, south, east, north)]
+        lon = x + a * (np.arange(window.width) + 0.5)
+        lat = y + e * (np.arange(window.height) + 0.5)
+        if name == "quadtile":
+            to_globe = Transformer.from_crs("EPSG:3857", "EPSG:4326", always_xy=True)
+            lon, _ = to_globe.transform(lon, np.zeros_like(lon))
+            _, lat = to_globe.transform(np.zeros_like(lat), lat)
+        rows = np.flatnonzero((lat >= south) & (lat <= north))
+        columns = np.flatnonzero((lon >= west) & (lon <= east))
+        part = part_within(window, boxes)
+        if not (len(rows) and len(columns)):
+            assert part is None or part.height * part.width < window.height * window.width
+            continue
+        assert part is not None
+        top, left = part.row - window.row, part.column - window.column
+        assert 0 <= top <= rows[0]
+        assert rows[-1] < top + part.height <= window.height
+        assert 0 <= left <= columns[0]
+        assert columns[-1] < left + part.width <= window.width
+        if part is not window:
+            assert part.height <= rows[-1] - rows[0] + 7
+            assert part.width <= columns[-1] - columns[0] + 7
+            assert part.transform[2] == pytest.approx(x + a * left, abs=1e-12 * abs(x))
+    assert part_within(window, []) is None
+    assert part_within(window, [BBox(-180.0, -90.0, 180.0, 90.0)]) is window
