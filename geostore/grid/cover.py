@@ -15,6 +15,8 @@ CELLS_CEILING = 1 << 24
 """The most cells of one covering, whatever the caller allows: their names alone take 1 GB."""
 
 _CHUNK = 1 << 12  # cells whose children are looked at together
+_FEW = 1024  # candidates that are tested without a way down to them
+_LAST_LONGITUDE = float(np.nextafter(180.0, 0.0))
 
 Integers = npt.NDArray[np.int64]
 Cells = tuple[Integers, Integers]
@@ -42,6 +44,12 @@ def covering(
         raise InvalidInputError(f"{scheme.name} length {length}: expected at least 1")
     columns_all, rows_all = scheme.grid_size(length)
     limit = CELLS_CEILING if cells_max is None else min(cells_max, CELLS_CEILING)
+    few = _few_candidates(scheme, region, length)
+    if few is not None:
+        matches = region.matches_cells(scheme, *few, length)
+        if int(matches.sum()) > limit:
+            raise InvalidInputError(_too_many(scheme, length, limit))
+        return _names(scheme, (few[0][matches], few[1][matches]), length)
     whole: list[tuple[int, Cells]] = []
     certain = 0
     frontier: Cells = (np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64))
@@ -63,9 +71,38 @@ def covering(
         frontier = _joined(kept)
         certain -= len(frontier[0])  # counted again, as their children
     answer = _joined([_descendants(scheme, cells, level, length) for level, cells in whole])
-    order = np.argsort(scheme.sort_keys(*answer, length))
-    names: list[str] = scheme.geocodes_at(answer[0][order], answer[1][order], length).tolist()
+    return _names(scheme, answer, length)
+
+
+def _names(scheme: Scheme, cells: Cells, length: int) -> list[str]:
+    columns, rows = cells
+    order = np.argsort(scheme.sort_keys(columns, rows, length))
+    names: list[str] = scheme.geocodes_at(columns[order], rows[order], length).tolist()
     return names
+
+
+def _few_candidates(scheme: Scheme, region: Region, length: int) -> Cells | None:
+    """All cells that the region's boxes touch, where they are few: then they are tested at
+    once, and the way down from the root is saved. None where they are many.
+    """
+    columns_all, rows_all = scheme.grid_size(length)
+    ends = scheme.bounds_at(np.zeros(2, np.int64), np.array([0, rows_all - 1]), length)
+    south, north = ends[:, 1].min(), ends[:, 3].max()
+    keys = []
+    for box in region.bboxes:
+        lon = np.clip([box.west, box.east], -180.0, _LAST_LONGITUDE)
+        columns, rows = scheme.locate_many(
+            lon, np.clip([box.south, box.north], south, north), length
+        )
+        # One more on each side: a place on an edge may match the cell beyond it.
+        wide, high = int(columns[1] - columns[0]) + 3, int(rows.max() - rows.min()) + 3
+        if wide * high * len(region.bboxes) > _FEW:
+            return None
+        column = np.arange(columns[0] - 1, columns[0] - 1 + wide) % columns_all
+        row = np.arange(max(0, rows.min() - 1), min(rows_all, rows.max() + 2))
+        keys.append((row[:, None] * columns_all + column[None, :]).reshape(-1))
+    found = np.unique(np.concatenate([np.zeros(0, np.int64), *keys]))
+    return found % columns_all, found // columns_all
 
 
 def _too_many(scheme: Scheme, length: int, limit: int) -> str:

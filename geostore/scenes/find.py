@@ -80,13 +80,14 @@ class FoundSource:
         """`source`'s scenes, by the rule of `open`; it is closed in any case."""
         if reader is None and not self.named_outright:
             try:
-                is_claimed = claimant(source) is not None
+                claimed = claimant(source)
             except BaseException:
                 source.discard()
                 raise
-            if not is_claimed:
+            if claimed is None:
                 source.close()
                 return []
+            reader = claimed.name  # asked once: some look into the file
         return open_source(source, reader=reader, options=options)
 
     def why_skipped(self) -> str:
