@@ -76,7 +76,7 @@ def describe_layer(
     valid_range = _valid_range(attributes.get("valid_range"))
     nodata = _exact(attributes.get("_FillValue"), dtype)
     if nodata is None and rule is not None and is_whole:
-        nodata = rule.nodata
+        nodata = _exact(rule.nodata, dtype)
     is_pattern = role is BandRole.QUALITY and _is_bit_pattern(attributes, nodata, valid_range)
     classes = dict(rule.classes) if rule is not None else {}
     if role is BandRole.CLASS and not classes:

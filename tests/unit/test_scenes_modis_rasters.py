@@ -241,6 +241,16 @@ class TestBands:
         with scene:
             assert (scene.bands[0].info.nodata, scene.bands[0].info.scale) == (32767.0, 1.0)
 
+    def test_indices_in_a_type_that_cannot_hold_the_products_nodata(
+        self, layer: Write, tmp_path: Path
+    ) -> None:
+        data = np.abs(NDVI).astype("uint16")
+        path = layer(tmp_path / "MOD13A1_NDVI_2016_001.tif", data, nodata=None)
+        (scene,) = open_source(path)
+        with scene:
+            assert scene.bands[0].info.nodata is None
+            assert scene.bands[0].source.nodata is None
+
     def test_indices_of_a_size_that_no_product_has(self, layer: Write, tmp_path: Path) -> None:
         path = layer(tmp_path / "TERRA_MODIS_012010_NDVI_2014-07-28.tif", pixel_m=300.0)
         with pytest.raises(UnreadableSourceError, match=r"NDVI with pixels of 300 m; expected"):
