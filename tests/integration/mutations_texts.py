@@ -177,7 +177,7 @@ def json_value(random: Random, data: bytes) -> bytes:
         return b"[" * 200_000
     try:
         tree = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return flip_anywhere(random, data)
     node: Any = tree
     while isinstance(node, dict | list) and node:
