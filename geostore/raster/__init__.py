@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from geostore.raster.messages import block_cache_of, read_checked
     from geostore.raster.source import (
         BandHeader,
         PixelSource,
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
         RasterFile,
         RasterHeader,
         SourceGrid,
-        block_cache_of,
-        read_checked,
     )
+
+_MESSAGES = ("block_cache_of", "read_checked")
 
 __all__ = [
     "BandHeader",
@@ -36,6 +37,7 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module("geostore.raster.source"), name)
+    module = "messages" if name in _MESSAGES else "source"
+    value = getattr(import_module(f"geostore.raster.{module}"), name)
     globals()[name] = value
     return value

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from geostore.errors import InvalidInputError, UnreadableSourceError
+from geostore.errors import UnreadableSourceError
 from geostore.raster.positions import native_pixel_size_m
 from geostore.raster.source import SourceGrid
 from geostore.scenes.isolated import IsolatedFile
+from geostore.scenes.isolated_pixels import IsolatedPixels
 from geostore.scenes.modis_layers import Layer, LayerPixels, describe_layer, parse_day, period_from
 from geostore.scenes.modis_metadata import Granule, Grid, GridField, parse_granule, parse_grids
 from geostore.scenes.modis_products import Product, cloud_layer, parse_product
@@ -61,8 +62,8 @@ class _Array:
     attributes: dict[str, Any]
 
 
-class HdfPixels:
-    """A plane of an array, read by a child; one of the file's users until it is closed."""
+class HdfPixels(IsolatedPixels):
+    """A plane of an array, valid where it is not the fill value."""
 
     def __init__(
         self,
@@ -73,53 +74,18 @@ class HdfPixels:
         at: tuple[int, ...],
         nodata: float | int | None,
     ) -> None:
-        file.retain()
-        self._file = file
-        self._array = array
-        self._axes = axes
-        self._at = at
-        self._is_closed = False
-        self.grid = grid
-        self.dtype = array.dtype or ""
-        self.nodata = nodata
-
-    @property
-    def name(self) -> str:
-        return self._file.name
-
-    def read(
-        self, row: int, column: int, height: int, width: int
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_] | None]:
-        """Pixels of a window, and which of them are not the fill value."""
-        if (
-            min(row, column) < 0
-            or min(height, width) < 1
-            or row + height > self.grid.height
-            or column + width > self.grid.width
-        ):
-            raise InvalidInputError(
-                f"{self.name}: window of {height} x {width} pixels at row {row}, column"
-                f" {column} does not lie inside {self.grid.height} x {self.grid.width}"
-            )
-        y, x = self._axes
-        start, count = list(self._at), [1] * len(self._at)
-        start[y], start[x], count[y], count[x] = row, column, height, width
-        kind = np.dtype(self.dtype)
-        size = height * width * kind.itemsize
-        answer = self._file.ask(
-            {"do": "read", "index": self._array.index, "start": start, "count": count},
-            payload_bytes_max=size,
+        dtype = array.dtype or ""
+        super().__init__(
+            file,
+            {"index": array.index},
+            grid,
+            label=array.name,
+            stored=dtype,
+            dtype=dtype,
+            axes=axes,
+            at=at,
+            nodata=nodata,
         )
-        if answer.value.get("dtype") != kind.name or len(answer.payload) != size:
-            raise UnreadableSourceError(
-                f"{self.name}: {self._array.name}: {len(answer.payload)} bytes of"
-                f" {answer.value.get('dtype')!r} were read, expected {size} of {kind.name}"
-            )
-        data: npt.NDArray[Any] = np.frombuffer(answer.payload, kind)
-        data = data.reshape((height, width) if y < x else (width, height))
-        if y > x:
-            data = np.ascontiguousarray(data.T)
-        return data, self._valid(data)
 
     def _valid(self, data: npt.NDArray[Any]) -> npt.NDArray[np.bool_] | None:
         valid: npt.NDArray[np.bool_] | None = None
@@ -131,11 +97,6 @@ class HdfPixels:
             same = data != data.dtype.type(self.nodata)
             valid = same if valid is None else valid & same
         return None if valid is None or valid.all() else valid
-
-    def close(self) -> None:
-        if not self._is_closed:
-            self._is_closed = True
-            self._file.close()
 
 
 def open_granule(
