@@ -44,7 +44,10 @@ def refuse_absurd_blocks(dataset: Any, path: str, name: str) -> None:
     """
     if dataset.driver == "JP2OpenJPEG":
         _refuse_absurd_tiles(path, name)
-    interleaved = dataset.count if dataset.profile.get("interleave") == "pixel" else 1
+    interleaved = 1
+    # Of TIFF alone: to say it of JPEG 2000 GDAL walks all boxes, in some damaged ones for ever.
+    if dataset.driver == "GTiff" and dataset.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") == "PIXEL":
+        interleaved = dataset.count
     for (height, width), dtype in zip(dataset.block_shapes, dataset.dtypes, strict=True):
         itemsize = 16 if dtype.startswith("complex") else np.dtype(dtype).itemsize
         size = int(height) * int(width) * itemsize * interleaved
