@@ -16,7 +16,7 @@ import numpy as np
 from geostore.errors import UnreadableSourceError
 from geostore.raster.codestream import code_blocks_of_tile
 
-__all__ = ["BLOCK_BYTES_MAX", "CODE_BLOCKS_MAX", "refuse_absurd_blocks"]
+__all__ = ["BLOCK_BYTES_MAX", "CODE_BLOCKS_MAX", "is_pixel_interleaved", "refuse_absurd_blocks"]
 
 BLOCK_BYTES_MAX = 1 << 28
 """Decoded, of all bands that share it: the whole of a 10980 x 10980 band of 16 bits in one
@@ -34,6 +34,19 @@ CODE_BLOCKS_FREE = 1 << 18
 _SUBFILE = re.compile(r"^/vsisubfile/(\d+)_(\d+),(.*)$", re.DOTALL)
 
 
+def is_pixel_interleaved(dataset: Any) -> bool:
+    """Whether the bands of a file, open as `dataset`, are decoded together.
+
+    JPEG 2000 decodes all components of a tile at once. GDAL is not asked: to answer it walks all
+    boxes, and where a box of a damaged file says that it has no length, it walks for ever.
+    """
+    if dataset.count < 2:
+        return False
+    if dataset.driver == "JP2OpenJPEG":
+        return True
+    return bool(dataset.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") == "PIXEL")
+
+
 def refuse_absurd_blocks(dataset: Any, path: str, name: str) -> None:
     """Refuses a file, open as `dataset`, whose blocks would fill memory.
 
@@ -44,10 +57,7 @@ def refuse_absurd_blocks(dataset: Any, path: str, name: str) -> None:
     """
     if dataset.driver == "JP2OpenJPEG":
         _refuse_absurd_tiles(path, name)
-    interleaved = 1
-    # Of TIFF alone: to say it of JPEG 2000 GDAL walks all boxes, in some damaged ones for ever.
-    if dataset.driver == "GTiff" and dataset.tags(ns="IMAGE_STRUCTURE").get("INTERLEAVE") == "PIXEL":
-        interleaved = dataset.count
+    interleaved = dataset.count if is_pixel_interleaved(dataset) else 1
     for (height, width), dtype in zip(dataset.block_shapes, dataset.dtypes, strict=True):
         itemsize = 16 if dtype.startswith("complex") else np.dtype(dtype).itemsize
         size = int(height) * int(width) * itemsize * interleaved

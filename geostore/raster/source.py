@@ -26,7 +26,7 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from geostore.errors import InternalError, InvalidInputError, UnreadableSourceError
-from geostore.raster.bounds import refuse_absurd_blocks
+from geostore.raster.bounds import is_pixel_interleaved, refuse_absurd_blocks
 from geostore.raster.control_points import ControlPoint, fit_control_points
 from geostore.raster.imagine import imagine_structure
 from geostore.raster.messages import read_checked
@@ -213,7 +213,7 @@ def _raster_header(dataset: Any, path: str, *, is_placed: bool) -> RasterHeader:
             _band_header(dataset, index, names[index] if index < len(names) else {})
             for index in range(dataset.count)
         ),
-        is_pixel_interleaved=(dataset.count > 1 and dataset.profile.get("interleave") == "pixel"),
+        is_pixel_interleaved=is_pixel_interleaved(dataset),
         tags=dict(dataset.tags()),
         control=tuple(
             ControlPoint(float(p.col), float(p.row), float(p.x), float(p.y)) for p in gcps
