@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -103,3 +105,21 @@ class TestRefused:
         expected = np.random.default_rng(1).integers(0, 200, (1, SIZE, SIZE)).astype("uint8")
         np.testing.assert_array_equal(band.read(0, 0, SIZE, SIZE)[0], expected[0])
         band.close()
+
+
+def test_a_box_without_length_is_no_circle(tmp_path: Path) -> None:
+    """In a process of its own: GDAL, asked how the bands lie, would never come back."""
+    path = tmp_path / "circle.jp2"
+    with rasterio.open(
+        path, "w", driver="JP2OpenJPEG", height=64, width=64, count=2, dtype="uint8",
+        crs="EPSG:26914", transform=rasterio.Affine(1, 0, 500_000, 0, -1, 4_200_000),
+    ) as target:  # fmt: skip
+        target.write(np.ones((2, 64, 64), "uint8"))
+    data = bytearray(path.read_bytes())
+    struct.pack_into(">I", data, data.index(b"lbl gml.root-instance") - 4, 0)
+    path.write_bytes(data)
+    read = "import sys; from geostore.raster import RasterFile as F; print(F(sys.argv[1]).header)"
+    done = subprocess.run(
+        [sys.executable, "-c", read, path], check=True, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert "is_pixel_interleaved=True" in done.stdout
