@@ -40,7 +40,8 @@ class Case:
     number: int
     original: Original
     how: str
-    random: Random
+    state: tuple[Any, ...]
+    """Of the random numbers that the damage takes: the same whenever it is made."""
     is_walked: bool
     """Ingested by naming the folder that it lies in, not the source itself."""
     fits: bool
@@ -68,7 +69,9 @@ class Case:
             _PREPARED[self.original.name] = prepare(self.original, work)
         ready = _PREPARED[self.original.name].path
         target = place / ready.name
-        WAYS[self.how](self.random, ready, target)
+        random = Random()
+        random.setstate(self.state)
+        WAYS[self.how](random, ready, target)
         made = sorted(place.iterdir())
         if len(made) == 1:  # a wrong suffix is another name
             target = made[0]
@@ -93,7 +96,8 @@ def draw(seed: int, number: int, originals: Sequence[Original]) -> Case:
     else:
         ways = ["bytes changed"] * 12 + list(OF_FILES)
     how = random.choice(ways)
-    return Case(number, original, how, random, random.random() < 0.25, random.random() < 0.8)
+    is_walked, fits = random.random() < 0.25, random.random() < 0.8
+    return Case(number, original, how, random.getstate(), is_walked, fits)
 
 
 @functools.lru_cache(maxsize=1)
