@@ -26,6 +26,8 @@ BLOCK_BYTES_FREE = 1 << 26
 BLOCK_RATIO_MAX = 200
 """Decoded bytes of one larger block to bytes of the whole file, as for archives' members."""
 
+BANDS_MAX = 4096
+"""Hyperspectral images have some hundreds; a damaged header of TIFF up to 65535."""
 CODE_BLOCKS_MAX = 1 << 21
 """Of a JPEG 2000 tile: 90000 x 90000 pixels of one band. Each takes OpenJPEG 300 bytes."""
 CODE_BLOCKS_FREE = 1 << 18
@@ -55,6 +57,10 @@ def refuse_absurd_blocks(dataset: Any, path: str, name: str) -> None:
             and `BLOCK_RATIO_MAX` times the size of the file; a JPEG 2000 tile has as absurdly
             many code-blocks.
     """
+    if dataset.count > BANDS_MAX:
+        raise UnreadableSourceError(
+            f"{name}: {dataset.count} bands; at most {BANDS_MAX} are accepted"
+        )
     if dataset.driver == "JP2OpenJPEG":
         _refuse_absurd_tiles(path, name)
     interleaved = dataset.count if is_pixel_interleaved(dataset) else 1
