@@ -79,7 +79,7 @@ class TestNames:
 
     @hostile
     def test_reader(self, stocked: StockedStore, kind: str) -> None:
-        says = ("reader", SHOWN[kind], "geotiff, sentinel-2-l1c")
+        says = ("reader", SHOWN[kind], "geotiff, landsat-c1-l1")
         stocked.refused("ingest", stocked.raster, "--reader", HOSTILE[kind], code=1, says=says)
         stocked.refused("dataset", "create", "x", "--like", HOSTILE[kind], code=1, says=says)
 
@@ -167,7 +167,7 @@ MISTAKES: dict[str, tuple[int, str]] = {
     "export": (2, "Missing option '--out'"),
     "export --out OUT --as zip": (2, "'zip' is not one of 'cog', 'zarr', 'npy'"),
     "export --out OUT --resolution -10": (2, "above 0"),
-    "ingest": (2, "Missing argument 'PATH"),
+    "ingest": (2, "expected PATH…, or --watch DIR"),
     "ingest RASTER --length 40": (2, "length 40: expected 1.."),
     "ingest RASTER --length 40 --dataset geotiff": (2, "has --length 5, asked for 40"),
     "ingest RASTER --length 40 --dataset new": (2, "length 40: expected 1..12 for geohash"),

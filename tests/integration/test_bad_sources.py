@@ -242,7 +242,7 @@ RASTERS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "without CRS": ({"crs": None}, ("no CRS; expected",)),
     "CRS that PROJ cannot use": (
         {"crs": 'LOCAL_CS["shop floor",UNIT["metre",1]]'},
-        ("PROJ cannot use its CRS", "shop floor", "expected"),
+        ("PROJ cannot use CRS", "shop floor", "expected"),
     ),
     "off the globe": (
         {"transform": (10.0, 0.0, 1e12, 0.0, -10.0, 1e12)},
