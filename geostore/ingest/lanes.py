@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from geostore.ingest.turns import StoppedError, Turns
@@ -22,6 +23,7 @@ __all__ = ["Lane", "run_lanes"]
 
 _AHEAD_MAX = 1024
 """How far later sources may run ahead of the earliest one in work: bounds results held."""
+_LISTEN_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,12 @@ class _Course:
 
     def next(self) -> _Ended | tuple[int, SceneResult] | IngestProgress:
         """Waits for what a lane has to say."""
-        message = self._messages.get()
+        while True:
+            # Not without end: a signal that arrives just before the wait begins is seen by
+            # Python only when the wait is over.
+            with suppress(queue.Empty):
+                message = self._messages.get(timeout=_LISTEN_SECONDS)
+                break
         if isinstance(message, int):
             with self._steps_lock:
                 return self._steps.pop(message)
