@@ -530,3 +530,14 @@ def test_a_mask_band_is_closed_with_its_band(make_raster: MakeRaster) -> None:
     assert closed == []
     band.close()
     assert closed == ["mask"]
+
+
+def test_tens_of_thousands_of_bands_are_refused_before_each_is_described(tmp_path: Path) -> None:
+    path = tmp_path / "bands.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", height=1, width=1, count=5000, dtype="uint8",
+        crs="EPSG:32618", transform=rasterio.Affine(10, 0, 0, 0, -10, 0),
+    ) as target:  # fmt: skip
+        target.write(np.ones((5000, 1, 1), "uint8"))
+    with pytest.raises(UnreadableSourceError, match=r"bands\.tif: 5000 bands; at most 4096"):
+        RasterFile(str(path))
