@@ -50,6 +50,9 @@ class NearestMap:
     inside: _Mask | None
     """The same shape: True where the source has a pixel there; None means everywhere."""
     source: SourceWindow
+    seen: _Mask | bool
+    """(height, width) of the window, or True: where the source has a pixel; one array for all
+    bands, so that it is looked at once."""
 
     def gather(self, pixels: _Pixels, fill: float | int) -> _Pixels:
         """Lattice pixels of one band, of the window's shape; a new array.
@@ -77,18 +80,11 @@ class NearestMap:
             valid: validity of the source window's pixels; None means all valid.
         """
         if valid is None:
-            mask = self.inside
-        else:
-            mask = np.take(valid.reshape(-1), self.index, mode="clip")
-            if self.inside is not None:
-                mask &= self.inside
-        if self.index.shape != self.shape:
-            whole: _Mask = np.zeros(self.shape, dtype=bool)
-            whole[self.part] = True if mask is None else mask
-            return whole if mask is None or mask.any() else False
-        if mask is None or mask.all():
-            return True
-        return mask if mask.any() else False
+            return self.seen
+        mask = np.take(valid.reshape(-1), self.index, mode="clip")
+        if self.inside is not None:
+            mask &= self.inside
+        return _in_whole(mask, self.part, self.shape)
 
 
 def nearest_map(
@@ -141,7 +137,21 @@ def nearest_map(
         inside = None
     top, left = part.row - window.row, part.column - window.column
     place = (slice(top, top + part.height), slice(left, left + part.width))
-    return NearestMap(place, (window.height, window.width), index, inside, source)
+    shape = (window.height, window.width)
+    return NearestMap(place, shape, index, inside, source, _in_whole(inside, place, shape))
+
+
+def _in_whole(
+    mask: _Mask | None, part: tuple[slice, slice], shape: tuple[int, int]
+) -> _Mask | bool:
+    """A part's mask (None: all True) as the whole window's; True or False where all alike."""
+    if mask is not None and not mask.any():
+        return False
+    if (part[0].stop - part[0].start, part[1].stop - part[1].start) != shape:
+        whole: _Mask = np.zeros(shape, dtype=bool)
+        whole[part] = True if mask is None else mask
+        return whole
+    return True if mask is None or mask.all() else mask
 
 
 _GDAL_RESAMPLING: dict[Resampling, GdalResampling] = {
