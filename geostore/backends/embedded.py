@@ -8,7 +8,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -162,8 +162,11 @@ class EmbeddedBackend:
     def delete_dataset(self, name: str) -> int:
         return self._node.delete_dataset(name)
 
+    def writing_turns(self) -> AbstractContextManager[WritingTurn]:
+        return self._writing_turns()
+
     @contextmanager
-    def writing_turns(self) -> Iterator[WritingTurn]:
+    def _writing_turns(self) -> Iterator[WritingTurn]:
         turns = self._node.turns
         with turns.ingest():
             yield turns.turn
