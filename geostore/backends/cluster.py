@@ -11,7 +11,6 @@ from geostore.backends.cluster_nodes import ClusterNodes, Connect, Tries, home_o
 from geostore.backends.cluster_scenes import ClusterScenes
 from geostore.backends.cluster_tiles import ClusterTiles
 from geostore.backends.cluster_verification import verify_nodes
-from geostore.backends.protocol import WritingTurn
 from geostore.config import Target
 from geostore.errors import (
     ConflictError,
@@ -26,6 +25,7 @@ from geostore.rpc.messages import status_from_wire
 from geostore.rpc.transport import PLAINTEXT, Security
 from geostore.types import CallContext, DatasetDefinition, RowBatch, SceneRecord
 from geostore.types.report import StoreStatus
+from geostore.types.scene import WritingTurn
 
 if TYPE_CHECKING:
     import pyarrow as pa

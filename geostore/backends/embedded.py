@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from geostore.backends.protocol import WritingTurn
 from geostore.node import (
     Mode,
     Node,
@@ -37,6 +36,7 @@ from geostore.types import (
     TileKey,
 )
 from geostore.types.cluster import EMBEDDED_NODE
+from geostore.types.scene import WritingTurn
 
 if TYPE_CHECKING:
     import pyarrow as pa

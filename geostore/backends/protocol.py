@@ -5,9 +5,11 @@ The rooms above speak to nothing else. Calls may come from any thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from geostore.types.scene import WritingTurn
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,10 +26,7 @@ if TYPE_CHECKING:
         TileKey,
     )
 
-__all__ = ["Backend", "WritingTurn"]
-
-WritingTurn: TypeAlias = Callable[[Callable[[], None]], AbstractContextManager[None]]
-"""What a scene's writing is done in; takes a function that raises to give up waiting."""
+__all__ = ["Backend"]
 
 
 @runtime_checkable

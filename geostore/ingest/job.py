@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 from geostore.ingest.datasets import DatasetRequest, DatasetStore
 from geostore.ingest.memory import MemoryShares
 from geostore.scenes import ReadOptions
 from geostore.types import DatasetDefinition, EncodedTile, SceneRecord
+from geostore.types.scene import WritingTurn
 
-__all__ = ["Job", "SceneSink", "WritingTurn"]
-
-
-WritingTurn: TypeAlias = Callable[[Callable[[], None]], AbstractContextManager[None]]
-"""What a scene's writing is done in; takes a function that raises to give up waiting."""
+__all__ = ["Job", "SceneSink"]
 
 
 class SceneSink(DatasetStore, Protocol):

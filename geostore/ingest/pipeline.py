@@ -30,7 +30,7 @@ from geostore.ingest.datasets import (
     propose,
     settle,
 )
-from geostore.ingest.job import Job, SceneSink, WritingTurn
+from geostore.ingest.job import Job, SceneSink
 from geostore.ingest.lanes import Lane, run_lanes
 from geostore.ingest.memory import Budget, MemoryShares
 from geostore.ingest.plan import CELLS_MAX, ScenePlan, plan_scene
@@ -47,6 +47,7 @@ from geostore.scenes import (
     reader_named,
 )
 from geostore.types import IngestProgress, SceneResult, SceneStatus, TimeSpan
+from geostore.types.scene import WritingTurn
 
 __all__ = ["SceneSink", "ingest"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,7 +47,7 @@ def read_array(
     return np.frombuffer(answer.payload, kind)
 
 
-class IsolatedPixels:
+class IsolatedPixels(ABC):
     """Rows and columns of an array at one place of its other dimensions; a `PixelSource`.
 
     One of the file's users until it is closed. Subclasses say what is valid.
@@ -101,8 +102,9 @@ class IsolatedPixels:
         data = np.ascontiguousarray(data if y < x else data.T).view(self.dtype)
         return data, self._valid(data)
 
+    @abstractmethod
     def _valid(self, data: npt.NDArray[Any]) -> npt.NDArray[np.bool_] | None:
-        raise NotImplementedError
+        """Where pixels are measurements; None: all are."""
 
     def close(self) -> None:
         """Give the file back; calling twice is harmless."""

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 from geostore.types.plain import plain_fields
 
-__all__ = ["IngestProgress", "SceneRecord", "SceneResult", "SceneState", "SceneStatus"]
+__all__ = [
+    "IngestProgress",
+    "SceneRecord",
+    "SceneResult",
+    "SceneState",
+    "SceneStatus",
+    "WritingTurn",
+]
+
+WritingTurn: TypeAlias = Callable[[Callable[[], None]], AbstractContextManager[None]]
+"""What a scene's writing is done in; takes a function that raises to give up waiting."""
 
 
 class SceneState(StrEnum):
