@@ -4,21 +4,51 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import hypothesis
 import numpy as np
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
+ON_REAL_SCENES = {
+    "test_cloud_cover.py",
+    "test_invariant_3_nearest.py",
+    "test_invariant_4_mosaic.py",
+    "test_queries.py",
+    "test_recloud.py",
+}
+"""Those in tests/oracle that use its fixtures `real` and `real_cluster`."""
 
 # "ci" gives every run the same examples, so that a red build is red again when repeated.
 # HYPOTHESIS_PROFILE=explore looks for new ones; a find becomes an @example.
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, database=None)
 hypothesis.settings.register_profile("explore", deadline=None, max_examples=1000, print_blob=True)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+class _ByFixture(LoadFileScheduling):
+    """Under `-n N`: a file's tests stay in one process, and so do files that share a dear store.
+
+    In the order of collection, in which the long tests come first.
+    """
+
+    def __init__(self, config: pytest.Config, log: Producer | None = None) -> None:
+        super().__init__(config, log)
+        config.option.loadscopereorder = False
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return "the real scenes" if PurePosixPath(file).name in ON_REAL_SCENES else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling:
+    return _ByFixture(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -126,7 +126,10 @@ class IngestView:
             self._sum_up()
 
     def __call__(self, progress: IngestProgress) -> None:
-        """One step of a scene in work."""
+        """One step of a scene in work, or of the search for sources."""
+        if progress.is_search:
+            self._searched(progress)
+            return
         self._in_work[progress.path] = progress.cells_done / max(1, progress.cells_total)
         name = PurePath(progress.path).name
         done = progress.sources_done + min(sum(self._in_work.values()), len(self._in_work))
@@ -151,6 +154,13 @@ class IngestView:
                 f"{whole}{name}: {progress.cells_done} of {progress.cells_total} cells; {note},"
                 f" about {_duration(left_s)} left"
             )
+
+    def _searched(self, progress: IngestProgress) -> None:
+        found = f"{progress.sources_total:,} sources found so far"
+        self._bar.update("searching", 0, None, found)
+        if not self._bar.shown and time.monotonic() - self._spoken_s >= LINE_INTERVAL_S:
+            self._spoken_s = time.monotonic()
+            self._session.note(f"{found}; searching {PurePath(progress.path).parent}")
 
     def close(self) -> None:
         """All scenes are done: makes room for their table."""

@@ -274,9 +274,9 @@ def shown_progress() -> Iterator[Callable[[IngestProgress], None]]:
         def show(step: IngestProgress) -> None:
             bar.update(
                 task,
-                description=Path(step.path).name[:40],
+                description="searching" if step.is_search else Path(step.path).name[:40],
                 completed=step.cells_done,
-                total=step.cells_total,
+                total=None if step.is_search else step.cells_total,
             )
 
         yield show
@@ -287,6 +287,8 @@ def _print_scene_once() -> Callable[[IngestProgress], None]:
     begun: set[str] = set()
 
     def show(step: IngestProgress) -> None:
+        if step.is_search:
+            return
         name = Path(step.path).name
         if step.scene not in begun:
             begun.add(step.scene)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
@@ -53,6 +53,8 @@ __all__ = ["SceneSink", "ingest"]
 
 _LANES_MAX = 8
 """Scenes in work at once: more would only wait for each other's memory."""
+_TELL_SECONDS = 0.5
+"""How often the search for sources says how many it has."""
 _TRIES_MAX = 10
 """How often a scene begins anew because its dataset was changed under it."""
 _STORE_REFUSES = (StorageFullError, StoreLockedError, ReadOnlyError)
@@ -138,15 +140,38 @@ def ingest(
             " threads use all of its machine; expected a store that is a cluster"
             " (geostore://HOST:PORT)"
         )
-    found = list(
-        find_sources(
-            [os.fspath(path) for path in paths], remote=remote, named_outright=named_outright
-        )
+    sources = find_sources(
+        [os.fspath(path) for path in paths], remote=remote, named_outright=named_outright
     )
+    found = list(sources if progress is None else _told(sources, progress))
     if spread_over is None or dry_run:
         return _run(job, found, progress)
     task = _OnWorker(dataclasses.replace(job, workers=1, first_scene_decides=False))
     return run_spread(found, task, address=spread_over, workers=workers, progress=progress)
+
+
+def _told(
+    sources: Iterable[FoundSource], progress: Callable[[IngestProgress], None]
+) -> Iterator[FoundSource]:
+    """The sources, with word of how many they are so far: a large tree takes long to walk."""
+    spoken_s = time.monotonic()
+    for count, found in enumerate(sources, start=1):
+        yield found
+        if time.monotonic() - spoken_s >= _TELL_SECONDS:
+            spoken_s = time.monotonic()
+            progress(
+                IngestProgress(
+                    path=str(found.path),
+                    scene="",
+                    dataset="",
+                    cells_done=0,
+                    cells_total=0,
+                    tiles=0,
+                    bytes=0,
+                    sources_total=count,
+                    is_search=True,
+                )
+            )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

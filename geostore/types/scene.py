@@ -141,8 +141,10 @@ class IngestProgress:
     sources_done: int = 0
     """Files, products and archives that are dealt with."""
     sources_total: int = 0
-    """All that were found."""
+    """All that were found (so far)."""
     stored_tiles: int = 0
     """Tiles that this ingest has made durable, of all scenes."""
     stored_bytes: int = 0
     """Bytes of those."""
+    is_search: bool = False
+    """Sources are still being looked for: `path` is the last one found, and no scene's."""

@@ -47,8 +47,8 @@ def test_ci_runs_the_readmes_test_command() -> None:
         )
         in ci
     )
-    assert command == ".venv-dev/bin/pytest"
-    assert 'section "tests" "$bin/pytest"\n' in ci
+    assert command == ".venv-dev/bin/pytest -n 2"
+    assert 'section "tests" "$bin/pytest" -n 2\n' in ci
 
 
 def test_its_links_lead_somewhere() -> None:

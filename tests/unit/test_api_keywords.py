@@ -119,6 +119,12 @@ def test_progress_without_a_terminal_is_two_lines_a_scene(capsys) -> None:
     from geostore.types import IngestProgress
 
     with keywords.shown_progress() as show:
+        show(
+            IngestProgress(
+                path="/x", scene="", dataset="", cells_done=0, cells_total=0, tiles=0, bytes=0,
+                is_search=True,
+            )
+        )  # fmt: skip
         for done in range(4):
             show(
                 IngestProgress(
