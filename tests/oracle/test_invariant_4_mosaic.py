@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
-from affine import Affine
 from rasterio.vrt import WarpedVRT
 
 from tests.oracle.conftest import SCHEMES, RealStore
 from tests.oracle.sources import band_file, in_memory
+from tests.oracle.warps import mosaic_of
 
 CASES = [
     ("main", "B04"),
@@ -42,32 +41,12 @@ def test_mosaic_of_tiles_is_one_warp_of_the_scene(
     differing = checked = 0
     with in_memory(file) as dataset:
         for arrays in _parts(tiles, band):
-            step_x, step_y = arrays[0].transform.a, arrays[0].transform.e
-            left = min(array.transform.c for array in arrays)
-            top = max(array.transform.f for array in arrays)
-            places = [
-                (
-                    round((array.transform.f - top) / step_y),
-                    round((array.transform.c - left) / step_x),
-                )
-                for array in arrays
-            ]
-            _, height, width = arrays[0].data.shape
-            rows = max(row for row, _ in places) + height
-            columns = max(column for _, column in places) + width
-            mosaic = np.zeros((rows, columns), arrays[0].data.dtype)
-            valid = np.zeros((rows, columns), bool)
-            taken = np.zeros((rows, columns), np.uint8)
-            for (row, column), array in zip(places, arrays, strict=True):
-                here = np.s_[row : row + height, column : column + width]
-                mosaic[here] = array.data[0]
-                valid[here] = array.mask[0]
-                taken[here] += 1
-            assert taken.max() == 1, "two tiles of one scene lie over each other"
+            mosaic = mosaic_of(arrays)
+            rows, columns = mosaic.data.shape
             with WarpedVRT(
                 dataset,
-                crs=arrays[0].crs,
-                transform=Affine(step_x, 0, left, 0, step_y, top),
+                crs=mosaic.crs,
+                transform=mosaic.transform,
                 height=rows,
                 width=columns,
                 tolerance=1e-6,
@@ -75,7 +54,7 @@ def test_mosaic_of_tiles_is_one_warp_of_the_scene(
             ) as reference:
                 whole = reference.read(1)
                 seen = reference.read(2) != 0 if file.nodata is None else whole != file.nodata
-            wrong = (seen != valid) | (seen & (whole != mosaic))
+            wrong = mosaic.differs(whole, seen)
             differing += int(wrong.sum())
             checked += int(seen.sum())
             # A gap or seam is a run of wrong pixels; rounding at pixel edges is not.

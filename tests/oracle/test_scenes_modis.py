@@ -28,6 +28,7 @@ from geostore.api import Store
 from geostore.scenes import Scene, detect, open_source
 from geostore.types import BandRole, SceneResult, TimeSpan
 from tests.hdf_eos import TestGrid, core_metadata, write_granule
+from tests.oracle.warps import mosaic_of
 
 SINUSOIDAL = "+proj=sinu +lon_0=0 +x_0=0 +y_0=0 +R=6371007.181 +units=m +no_defs"
 TILE_M = 2 * np.pi * 6371007.181 / 36
@@ -555,34 +556,15 @@ def test_invariant_4_the_mosaic_of_tiles_is_one_warp(
     bands: list[str],
 ) -> None:
     band = bands[0]
-    arrays = [tile.read(bands=[band]) for tile in tiles_of(stored, name, scheme)]
-    step_x, step_y = arrays[0].transform.a, arrays[0].transform.e
-    left = min(array.transform.c for array in arrays)
-    top = max(array.transform.f for array in arrays)
-    _, height, width = arrays[0].data.shape
-    places = [
-        (round((one.transform.f - top) / step_y), round((one.transform.c - left) / step_x))
-        for one in arrays
-    ]
-    rows = max(row for row, _ in places) + height
-    columns = max(column for _, column in places) + width
-    mosaic = np.zeros((rows, columns), arrays[0].data.dtype)
-    valid = np.zeros((rows, columns), bool)
-    taken = np.zeros((rows, columns), np.uint8)
-    for (row, column), array in zip(places, arrays, strict=True):
-        here = np.s_[row : row + height, column : column + width]
-        mosaic[here], valid[here] = array.data[0], array.mask[0]
-        taken[here] += 1
-    assert taken.max() == 1
-    place = Affine(step_x, 0, left, 0, step_y, top)
+    mosaic = mosaic_of([tile.read(bands=[band]) for tile in tiles_of(stored, name, scheme)])
     with (
         as_dataset(layers[name][band]) as dataset,
-        warped(dataset, arrays[0].crs, place, rows, columns) as (whole, seen),
+        warped(dataset, mosaic.crs, mosaic.transform, *mosaic.data.shape) as (whole, seen),
     ):
-        wrong = (seen != valid) | (seen & (whole != mosaic))
+        wrong = mosaic.differs(whole, seen)
         assert seen.any()
         assert wrong.sum() <= seen.sum() / 10_000 + 1
-        assert not seen[taken == 0].any(), "pixels that no tile has"
+        assert not seen[~mosaic.covered].any(), "pixels that no tile has"
 
 
 def test_groups_and_cells(stored: Stored) -> None:

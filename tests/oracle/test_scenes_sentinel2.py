@@ -19,7 +19,7 @@ from geostore.compute import cloud_mask
 from geostore.errors import UnreadableSourceError
 from geostore.scenes import Scene, detect, find_sources, open_source
 from geostore.types import BandRole
-from tests.sentinel2_products import Safe
+from tests.sentinel2_products import L1C_BANDS, Safe
 
 MAIN = "S2A_MSIL1C_20160112T160642_N0201_R097_T18SVG_20160112T160642"
 DECIMATED = "S2A_MSIL1C_20180629T000241_N0206_R030_T56JMM_20180629T012042"
@@ -27,21 +27,6 @@ ONE_BAND = "S2A_MSIL1C_20180101T105441_N0206_R051_T31TDH_20180101T124911"
 L2A = "S2A_MSIL2A_20221005T115411_N0400_R023_T29UNU_20221005T164454"
 PATCHES = "BigEarthNet-S2-Example"
 WINDOW = 500
-L1C_BANDS = [
-    "B01",
-    "B02",
-    "B03",
-    "B04",
-    "B05",
-    "B06",
-    "B07",
-    "B08",
-    "B8A",
-    "B09",
-    "B10",
-    "B11",
-    "B12",
-]
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from rasterio.vrt import WarpedVRT
 import geostore
 from geostore import demo
 from geostore.api import Store
+from tests.oracle.warps import mosaic_of
 from tests.sentinel2_products import Safe
 
 PATCHES = "BigEarthNet-S2-Example"
@@ -43,27 +44,12 @@ def assert_warped(arrays, dataset: DatasetReader, nodata: float | None) -> None:
     Without a nodata value only what is valid in the tiles is compared: such layers end where
     the measured bands do.
     """
-    step_x, step_y = arrays[0].transform.a, arrays[0].transform.e
-    left = min(array.transform.c for array in arrays)
-    top = max(array.transform.f for array in arrays)
-    _, height, width = arrays[0].data.shape
-    places = [
-        (round((one.transform.f - top) / step_y), round((one.transform.c - left) / step_x))
-        for one in arrays
-    ]
-    rows = max(row for row, _ in places) + height
-    columns = max(column for _, column in places) + width
-    mosaic = np.zeros((rows, columns), arrays[0].data.dtype)
-    valid = np.zeros((rows, columns), bool)
-    for (row, column), array in zip(places, arrays, strict=True):
-        here = np.s_[row : row + height, column : column + width]
-        assert not valid[here].any(), "two tiles of one scene lie over each other"
-        mosaic[here] = array.data[0]
-        valid[here] = array.mask[0]
+    mosaic = mosaic_of(arrays)
+    rows, columns = mosaic.data.shape
     with WarpedVRT(
         dataset,
-        crs=arrays[0].crs,
-        transform=Affine(step_x, 0, left, 0, step_y, top),
+        crs=mosaic.crs,
+        transform=mosaic.transform,
         height=rows,
         width=columns,
         tolerance=1e-6,
@@ -72,10 +58,10 @@ def assert_warped(arrays, dataset: DatasetReader, nodata: float | None) -> None:
         whole = warped.read(1)
         inside = warped.read(2) != 0 if nodata is None else whole != nodata
     if nodata is None:
-        assert not (valid & ~inside).sum() > valid.sum() / 10_000
-        inside = valid
+        assert not (mosaic.valid & ~inside).sum() > mosaic.valid.sum() / 10_000
+        inside = mosaic.valid
     assert inside.any()
-    wrong = (inside != valid) | (inside & (whole != mosaic))
+    wrong = mosaic.differs(whole, inside)
     assert wrong.sum() <= inside.sum() / 10_000 + 1
 
 
