@@ -191,14 +191,7 @@ class RemoteCache:
         lock = self._shared(entry, target, probe.of.size, turn)
         if lock is None:
             self._await_room(url, entry, probe.of.size, turn)
-            lock = self._exclusive(entry, turn)
-            try:
-                if not _is_whole(target, probe.of.size):
-                    self._download(url, probe, target, turn)
-                _lower(lock, entry, url)
-            except BaseException:
-                os.close(lock)
-                raise
+            lock = self._fetched(url, entry, probe, turn)
         return self._held(target, lock, is_single_use=not probe.of.can_tell)
 
     def _held(self, target: Path, lock: int, *, is_single_use: bool) -> Held:
@@ -209,6 +202,30 @@ class RemoteCache:
                 self._fits(room, 0)
 
         return Held(target, lock, let_go)
+
+    def _fetched(self, url: RemoteUrl, entry: Path, probe: Piece, turn: Turn) -> int:
+        """A shared lock on the object, which we or somebody else has fetched meanwhile.
+
+        Who fetches it is waited for, who reads it then is not: that may be a scene of this
+        very ingest, whose turn comes after ours.
+        """
+        target = entry / url.name
+        while True:
+            lock = self._alone(entry)
+            if lock is not None:
+                break
+            lock = self._shared(entry, target, probe.of.size, turn)
+            if lock is not None:
+                return lock
+            self._pause(turn, entry)
+        try:
+            if not _is_whole(target, probe.of.size):
+                self._download(url, probe, target, turn)
+            _lower(lock, entry, url)
+        except BaseException:
+            os.close(lock)
+            raise
+        return lock
 
     def _download(self, url: RemoteUrl, probe: Piece, target: Path, turn: Turn) -> None:
         download = Download(
@@ -233,7 +250,8 @@ class RemoteCache:
             self._check_size(url, size)
             self._take_room(url, target, size, 0)
 
-        lock = self._exclusive(entry, turn)
+        while (lock := self._alone(entry)) is None:  # its name is random: an evictor looks at it
+            self._pause(turn, entry)
         try:
             fetch_whole(self.store, url, target, admit=admit, is_wanted=lambda: turn.is_wanted)
             _lower(lock, entry, url)
@@ -287,14 +305,13 @@ class RemoteCache:
             self._pause(turn, entry)
         return None
 
-    def _exclusive(self, entry: Path, turn: Turn) -> int:
-        """The entry for ourselves: whoever fetches the same object is waited for."""
-        while True:
-            lock = self._open_lock(entry)
-            if _locked(lock, entry, fcntl.LOCK_EX):
-                return lock
-            os.close(lock)
-            self._pause(turn, entry)
+    def _alone(self, entry: Path) -> int | None:
+        """The entry for ourselves; None where somebody fetches or reads the same object."""
+        lock = self._open_lock(entry)
+        if _locked(lock, entry, fcntl.LOCK_EX):
+            return lock
+        os.close(lock)
+        return None
 
     def _pause(self, turn: Turn, entry: Path) -> None:
         if not turn.is_wanted:

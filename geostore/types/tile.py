@@ -98,13 +98,6 @@ class BitField:
     """The bits' number (as text) to its meaning."""
 
 
-def _is_value_of(dtype: np.dtype[Any], value: float) -> bool:
-    if dtype.kind == "f":
-        return True  # rounded to its precision, as GDAL does
-    limits = np.iinfo(dtype)
-    return math.isfinite(value) and value == int(value) and limits.min <= value <= limits.max
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BandInfo:
     """One band as its provider defines it. Radiometry is metadata, never applied at rest."""
@@ -144,10 +137,6 @@ class BandInfo:
             raise InvalidInputError(
                 f"band {self.name!r}: dtype {self.dtype} cannot be stored; expected an integer"
                 " of 8 to 64 bits, float32 or float64"
-            )
-        if self.nodata is not None and not _is_value_of(dtype, self.nodata):
-            raise InvalidInputError(
-                f"band {self.name!r}: nodata {self.nodata} is no value of {self.dtype}"
             )
 
     @property

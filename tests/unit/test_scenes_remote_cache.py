@@ -22,7 +22,7 @@ from geostore.errors import (
 )
 from geostore.scenes.remote import Remote, default_cache
 from geostore.scenes.remote_cache import RemoteCache, Turn
-from geostore.scenes.remote_download import GivenUpError
+from geostore.scenes.remote_download import Download, GivenUpError
 from geostore.scenes.remote_store import Patience, RemoteStore
 from geostore.scenes.remote_url import RemoteUrl
 from tests.object_server import ObjectServer, object_server
@@ -494,6 +494,41 @@ class TestSharing:
         with ThreadPoolExecutor(4) as pool:
             assert set(pool.map(lambda cache: fetched(cache, url), caches)) == {OBJECT}
         assert server.bytes_sent() == len(OBJECT) + 3 * (64 << 10)
+
+    def test_who_waits_for_a_fetch_does_not_wait_for_its_readers(
+        self,
+        server: ObjectServer,
+        make: Callable[..., RemoteCache],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Two scenes of one ingest share an object, and the second reads it until the first
+        one has been stored.
+        """
+        url = RemoteUrl(server.put("/a.bin", OBJECT))
+        is_fetching, may_fetch = threading.Event(), threading.Event()
+        run = Download.run
+
+        def slowly(download: Download) -> None:
+            is_fetching.set()
+            assert may_fetch.wait(20)
+            run(download)
+
+        monkeypatch.setattr(Download, "run", slowly)
+        with ThreadPoolExecutor(1) as pool:
+            fetching = pool.submit(make().fetch, url)
+            assert is_fetching.wait(20)
+            waits: list[float] = []
+
+            def meanwhile(seconds: float) -> None:
+                waits.append(seconds)
+                may_fetch.set()
+                fetching.result(20)  # it is whole, and held by its first reader
+                assert len(waits) < 5, "waits for a reader"
+
+            second = make(sleep=meanwhile).fetch(url)
+            assert second.path.read_bytes() == OBJECT
+            second.close()
+            fetching.result().close()
 
     def test_fetching_evicting_and_reading_at_once(
         self, server: ObjectServer, make: Callable[..., RemoteCache]
