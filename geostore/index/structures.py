@@ -1,13 +1,12 @@
 """Ordered structures over the columns: which rows lie in a range, without looking at all.
 
-The first form stands on sortedcontainers and pygtrie. Each structure holds entries of rows
-that have died too (the caller filters by the live mask, and rebuilds when most are dead);
-counts are therefore upper bounds.
+Times and percentages lie in B+-trees, cells in a trie that still stands on pygtrie. Each
+structure holds entries of rows that have died too (the caller filters by the live mask, and
+rebuilds when most are dead); counts are therefore upper bounds.
 """
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast
@@ -15,28 +14,15 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import pygtrie
-from sortedcontainers import SortedList
 
 from geostore.grid import Region, Relation, Scheme, scheme
+from geostore.index.btree import BPlusTree
 from geostore.index.columns import Interner, Positions
 from geostore.query import PercentRange
 from geostore.query.predicate import time_end_effective
 from geostore.types import NULL_TIME, SchemeName, TimeSpan
 
 __all__ = ["CellStructure", "PercentStructure", "TimeStructure"]
-
-
-def _positions(entries: Iterable[tuple[Any, int]]) -> Positions:
-    return np.fromiter((position for _, position in entries), dtype=np.intp)
-
-
-def _extend(target: SortedList, values: npt.NDArray[Any], positions: Positions) -> SortedList:
-    """Adds (value, position) pairs; builds anew where that is cheaper than inserting."""
-    pairs = zip(values.tolist(), positions.tolist(), strict=True)
-    if 4 * len(positions) > len(target):
-        return SortedList([*target, *pairs])
-    target.update(pairs)
-    return target
 
 
 class TimeStructure:
@@ -50,7 +36,7 @@ class TimeStructure:
     """
 
     def __init__(self) -> None:
-        self.classes: dict[int, SortedList] = {}
+        self.classes: dict[int, BPlusTree] = {}
 
     def extend(
         self,
@@ -68,20 +54,20 @@ class TimeStructure:
         bits = np.array([duration.bit_length() for duration in durations], dtype=np.int64)
         for length in np.unique(bits).tolist():
             of_class = bits == length
-            self.classes[length] = _extend(
-                self.classes.get(length, SortedList()), starts[of_class], known[of_class] + first
-            )
+            entries = self.classes.get(length, BPlusTree(starts.dtype))
+            self.classes[length] = entries.insert(starts[of_class], known[of_class] + first)
 
-    def _ranges(self, span: TimeSpan) -> list[tuple[SortedList, int, int]]:
-        ranges = []
-        for length, entries in self.classes.items():
-            low, high = 0, len(entries)
-            if span.start_us is not None:
-                low = entries.bisect_left((span.start_us - (1 << length) + 1, -1))
-            if span.end_us is not None:
-                high = entries.bisect_right((span.end_us, math.inf))
-            ranges.append((entries, low, max(low, high)))
-        return ranges
+    def _ranges(self, span: TimeSpan) -> list[tuple[BPlusTree, int, int]]:
+        return [
+            (
+                entries,
+                *entries.range(
+                    None if span.start_us is None else span.start_us - (1 << length) + 1,
+                    span.end_us,
+                ),
+            )
+            for length, entries in self.classes.items()
+        ]
 
     def count(self, span: TimeSpan) -> int:
         """At least as many as overlap."""
@@ -92,44 +78,36 @@ class TimeStructure:
         return np.concatenate(
             [
                 np.empty(0, dtype=np.intp),
-                *(
-                    _positions(entries.islice(low, high))
-                    for entries, low, high in self._ranges(span)
-                ),
+                *(entries.payload(low, high) for entries, low, high in self._ranges(span)),
             ]
         )
 
     def positions(self) -> set[int]:
-        return {position for entries in self.classes.values() for _, position in entries}
+        return {at for entries in self.classes.values() for at in entries.payload().tolist()}
 
 
 class PercentStructure:
     """Rows by a percentage; those where it is unknown are left out."""
 
     def __init__(self) -> None:
-        self.entries = SortedList()
+        self.entries = BPlusTree(np.dtype(np.float32))
 
     def extend(self, first: int, values: npt.NDArray[np.float32]) -> None:
         known = np.flatnonzero(~np.isnan(values))
-        self.entries = _extend(self.entries, values[known], known + first)
+        self.entries = self.entries.insert(values[known], known + first)
 
     def _range(self, bounds: PercentRange) -> tuple[int, int]:
-        low, high = 0, len(self.entries)
-        if bounds.minimum is not None:
-            low = self.entries.bisect_left((float(np.float32(bounds.minimum)), -1))
-        if bounds.maximum is not None:
-            high = self.entries.bisect_right((float(np.float32(bounds.maximum)), math.inf))
-        return low, max(low, high)
+        return self.entries.range(bounds.minimum, bounds.maximum)
 
     def count(self, bounds: PercentRange) -> int:
         low, high = self._range(bounds)
         return high - low
 
     def walk(self, bounds: PercentRange) -> Positions:
-        return _positions(self.entries.islice(*self._range(bounds)))
+        return self.entries.payload(*self._range(bounds))
 
     def positions(self) -> set[int]:
-        return {position for _, position in self.entries}
+        return set(self.entries.payload().tolist())
 
 
 class CellStructure:
