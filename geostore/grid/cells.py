@@ -30,6 +30,10 @@ Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 Booleans = npt.NDArray[np.bool_]
 
+EDGE_DOUBT = 1e-5
+"""A place in the grid, reckoned in floating point, is trusted so many cells from an edge."""
+
+_NEXT_EDGE = 1.0 - EDGE_DOUBT
 _SHOWN_MAX = 40  # characters of a wrong geocode that a message repeats
 
 
@@ -68,6 +72,10 @@ class Scheme(ABC):
     @abstractmethod
     def _rows_of(self, lat: Floats, length: int) -> Integers:
         """The rows that hold checked latitudes, exactly."""
+
+    @abstractmethod
+    def _row_place(self, lat: float, length: int) -> float:
+        """How many rows a latitude lies below the north edge; off by less than EDGE_DOUBT."""
 
     @abstractmethod
     def _check_latitudes(self, lat: Floats) -> None:
@@ -317,9 +325,58 @@ class Scheme(ABC):
             axis=1,
         )
 
+    def cells_meeting(
+        self, bounds: tuple[float, float, float, float], length: int
+    ) -> tuple[int, int, int, int] | None:
+        """(first column, last column, first row, last row) of the cells that share more than an
+        edge or a corner with a box of positive area (west, south, east, north, not across the
+        antimeridian); exactly those. None: there is none.
+        """
+        box_west, box_south, box_east, box_north = bounds
+        x_bits, y_bits = self.bits(length)
+        columns, rows = 1 << x_bits, 1 << y_bits
+        scale = columns / 360.0
+        # Places are reckoned in floating point and trusted away from edges, which are exact.
+        place = (box_west + 180.0) * scale
+        west = int(place)
+        if not EDGE_DOUBT < place - west < _NEXT_EDGE:
+            edge = round(place)
+            west = edge if edge * 360.0 / columns - 180.0 <= box_west else edge - 1
+        place = (box_east + 180.0) * scale
+        east = int(place)
+        if not EDGE_DOUBT < place - east < _NEXT_EDGE:
+            edge = round(place)
+            east = edge - 1 if edge * 360.0 / columns - 180.0 >= box_east else edge
+        place = self._row_place(box_north, length)
+        top = int(place)
+        if not EDGE_DOUBT < place - top < _NEXT_EDGE:
+            edge = round(place)
+            top = edge if self._row_edge(edge, length) >= box_north else edge - 1
+        place = self._row_place(box_south, length)
+        bottom = int(place)
+        if not EDGE_DOUBT < place - bottom < _NEXT_EDGE:
+            edge = round(place)
+            bottom = edge - 1 if self._row_edge(edge, length) <= box_south else edge
+        west = max(west, 0)
+        if east >= columns:
+            east = columns - 1
+        top = max(top, 0)
+        if bottom >= rows:
+            bottom = rows - 1
+        return (west, east, top, bottom) if west <= east and top <= bottom else None
+
     def sort_keys(self, columns: Integers, rows: Integers, length: int) -> npt.NDArray[np.uint64]:
-        """Numbers that order cells of one length as their geocodes sort; equal for one cell."""
+        """Numbers that order cells of one length as their geocodes sort; equal for one cell.
+
+        The geocode's digits, the last one lowest.
+        """
         return self._morton(columns, rows, length)
+
+    def cells_of_sort_keys(
+        self, keys: npt.NDArray[np.uint64], length: int
+    ) -> tuple[Integers, Integers]:
+        """(columns, rows) of cells by their `sort_keys`."""
+        return self._unmorton(keys, length)
 
     # ------------------------------------------------------------ checks
 

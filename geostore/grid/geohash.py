@@ -56,6 +56,9 @@ class GeohashScheme(Scheme):
         edges: Floats = 90.0 - np.ldexp(rows * 180.0, -self.bits(length)[1])
         return edges
 
+    def _row_place(self, lat: float, length: int) -> float:
+        return (90.0 - lat) / 180.0 * (1 << self.bits(length)[1])
+
     def _rows_of(self, lat: Floats, length: int) -> Integers:
         rows = 1 << self.bits(length)[1]
         row = np.clip((90.0 - lat) / 180.0 * rows, 0, rows - 1).astype(np.int64)

@@ -13,6 +13,7 @@ that fraction and the extent, 20037508.342789244 m.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import mercantile
@@ -20,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geostore.errors import InvalidInputError
-from geostore.grid.cells import Booleans, Floats, Integers, Scheme
+from geostore.grid.cells import EDGE_DOUBT, Booleans, Floats, Integers, Scheme
 from geostore.grid.morton import interleave, uninterleave
 from geostore.types import SchemeName
 
@@ -29,9 +30,8 @@ __all__ = ["MERCATOR_EXTENT_M", "QUADTILE", "QuadtileScheme"]
 MERCATOR_EXTENT_M = 20037508.342789244
 """Half the width of the EPSG:3857 square: pi times 6378137 m."""
 
-# Rows found by floating point are trusted when they lie this far from an edge, in rows. The
-# chain of tan and asinh is good to about 1e-15 of the extent: 1e-7 rows at length 26.
-_EDGE_DOUBT_ROWS = 1e-5
+# Rows found by floating point are trusted when they lie EDGE_DOUBT from an edge: the chain of tan
+# and asinh is good to about 1e-15 of the extent, 1e-7 rows at length 26.
 
 
 @lru_cache(maxsize=1 << 16)
@@ -78,12 +78,18 @@ class QuadtileScheme(Scheme):
         edges = [_edge_latitude(row, length) for row in distinct.tolist()]
         return np.array(edges, dtype=np.float64)[positions]
 
+    def _row_place(self, lat: float, length: int) -> float:
+        rows = 1 << length
+        if abs(lat) >= self.lat_limit:
+            return 0.0 if lat > 0 else float(rows)
+        return (0.5 - math.asinh(math.tan(math.radians(lat))) / (2.0 * math.pi)) * rows
+
     def _rows_of(self, lat: Floats, length: int) -> Integers:
         rows = 1 << length
         height = np.arcsinh(np.tan(np.radians(lat))) / (2.0 * np.pi)
         place = (0.5 - height) * rows
         row = np.clip(place, 0, rows - 1).astype(np.int64)
-        for i in np.flatnonzero(np.abs(place - np.rint(place)) < _EDGE_DOUBT_ROWS).tolist():
+        for i in np.flatnonzero(np.abs(place - np.rint(place)) < EDGE_DOUBT).tolist():
             value, here = float(lat[i]), int(row[i])
             if here > 0 and value > _edge_latitude(here, length):
                 row[i] = here - 1

@@ -158,6 +158,13 @@ class Region:
                     found.append(BBox(max(west, -180.0), south, min(east, 180.0), north))
         return tuple(found)
 
+    @property
+    def rectangles(self) -> tuple[tuple[float, float, float, float], ...] | None:
+        """(west, south, east, north) of boxes of positive area, none across the antimeridian, where
+        the region is that and nothing else.
+        """
+        return self._rectangles
+
     # ------------------------------------------------------------ questions
 
     def relation(self, box: BBox) -> Relation:
@@ -298,6 +305,11 @@ class _Both(Region):
     @property
     def parts(self) -> tuple[Region, ...]:
         return (self._first, self._second)
+
+    @property
+    def rectangles(self) -> None:
+        """None: what both have in common is no box, since cells need not meet in it."""
+        return None
 
     def to_json(self) -> dict[str, Any]:
         return {"both": [self._first.to_json(), self._second.to_json()]}

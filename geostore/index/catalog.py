@@ -6,7 +6,7 @@ import math
 import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -25,13 +25,14 @@ from geostore.errors import (
 from geostore.index import operations, reclouding
 from geostore.index.batching import GroupCommit
 from geostore.index.checking import problems
-from geostore.index.columns import Positions, Snapshot
+from geostore.index.columns import Columns, Positions
 from geostore.index.entry import CatalogEntry, DatasetSummary, Record, StagedTile, TileDetails
 from geostore.index.environment import Databases, Environment, Transaction
 from geostore.index.face import BATCH_ROWS, Catalog, NodesOfSlot, RecordChange, RowIds
 from geostore.index.follower import Follower, read_schema
 from geostore.index.memory import Selected
 from geostore.index.operations import PreparedEntry
+from geostore.index.ordering import first_in_order, from_cursor, in_order, rows_until
 from geostore.index.packing import (
     Group,
     details_group,
@@ -42,9 +43,10 @@ from geostore.index.packing import (
     unpack_rows,
 )
 from geostore.index.placement import NodeNames, read_placement
+from geostore.index.planner import count, select
 from geostore.index.reclouding import Rules, likelihood_band, under_rule
 from geostore.index.state import State
-from geostore.query import Cursor, Explain, Query, order_key
+from geostore.query import Cursor, Explain, Query
 from geostore.ring import SLOTS_TOTAL
 from geostore.types import RowBatch, SlotSizes, TileKey, TileRow, TileSchema
 
@@ -54,6 +56,11 @@ REBUILD_CHUNK = 1024
 GROUPS_KEPT = 1024
 
 Result = TypeVar("Result")
+
+
+def stage_of(explain: Explain | None, name: str) -> AbstractContextManager[None]:
+    """A stage of an explained query; of another one nobody looks at the clock."""
+    return nullcontext() if explain is None else explain.stage(name)
 
 
 class LmdbCatalog(Catalog):
@@ -133,13 +140,12 @@ class LmdbCatalog(Catalog):
     ) -> Iterator[tuple[Follower, Transaction[bytes], Databases]]:
         """The shared memory, up to date with the transaction that is given with it."""
         self._check_open()
-        explain = explain or Explain()
         with self._environment.memory_lock:
             follower = self._environment.attachment
             if not isinstance(follower, Follower):
                 follower = self._environment.attachment = Follower()
             with self._environment.read() as (txn, db):
-                with explain.stage("refresh"):
+                with stage_of(explain, "refresh"):
                     follower.refresh(txn, db)
                 yield follower, txn, db
 
@@ -152,7 +158,7 @@ class LmdbCatalog(Catalog):
     def _select(
         self,
         q: Query,
-        explain: Explain,
+        explain: Explain | None = None,
         *,
         slots: frozenset[int] | None = None,
         missing_ok: bool = False,
@@ -164,23 +170,41 @@ class LmdbCatalog(Catalog):
                 self._check_datasets(q.datasets, follower, txn, db)
             row_slots = None
             if slots is not None or (ordered and self._names is not None):
-                with explain.stage("slots"):
+                with stage_of(explain, "slots"):
                     row_slots = self._row_slots(follower, txn, db)
-            selected = follower.memory.select(q, explain, slots=slots, row_slots=row_slots)
+            view = follower.memory.view()
+            selected = select(view, q, explain, slots=slots, row_slots=row_slots)
             if not ordered:
                 return selected
-            with explain.stage("order"):
-                snapshot = selected.snapshot
-                columns = follower.memory.columns
-                positions = columns.order(snapshot, selected.positions, q.sort)
-                explain.add("sort", q.sort or "time", actual_rows=len(positions))
+            with stage_of(explain, "order"):
+                return self._ordered(follower.memory.columns, selected, q, explain, after)
+
+    @staticmethod
+    def _ordered(
+        columns: Columns,
+        selected: Selected,
+        q: Query,
+        explain: Explain | None,
+        after: Cursor | None,
+    ) -> Selected:
+        snapshot, positions = selected.snapshot, selected.positions
+        if explain is not None:
+            explain.add("sort", q.sort or "time", actual_rows=len(positions))
         if after is not None:
-            positions = positions[self._rows_until(snapshot, positions, after) :]
-            explain.add("resume", "after the cursor", actual_rows=len(positions))
+            positions = from_cursor(snapshot, positions, after)
+        if q.limit is None or after is not None:
+            positions = in_order(columns, snapshot, positions, q.sort)
+        else:
+            positions = first_in_order(columns, snapshot, positions, q.sort, q.limit)
+        if after is not None:
+            positions = positions[rows_until(snapshot, positions, after) :]
+            if explain is not None:
+                explain.add("resume", "after the cursor", actual_rows=len(positions))
         if q.limit is not None:
             positions = positions[: q.limit]
-            explain.add("limit", str(q.limit), actual_rows=len(positions))
-        return Selected(snapshot, positions, row_slots)
+            if explain is not None:
+                explain.add("limit", str(q.limit), actual_rows=len(positions))
+        return Selected(snapshot, positions, selected.row_slots)
 
     @staticmethod
     def _row_slots(
@@ -193,7 +217,7 @@ class LmdbCatalog(Catalog):
     def _check_datasets(
         names: Sequence[str], follower: Follower, txn: Transaction[bytes], db: Databases
     ) -> None:
-        seen = follower.memory.columns.interners["dataset"].codes
+        seen = follower.memory.columns.groups.interners["dataset"].codes
         for name in names:
             if name in seen or operations.read_record(txn, db, operations.DATASET_RECORDS + name):
                 continue
@@ -220,7 +244,7 @@ class LmdbCatalog(Catalog):
         names = self._names
         selected = self._select(
             q,
-            explain or Explain(),
+            explain,
             slots=slots,
             missing_ok=missing_ok,
             ordered=True,
@@ -240,18 +264,6 @@ class LmdbCatalog(Catalog):
             return selected.snapshot.batch(positions, self._node)
         return selected.snapshot.batch(positions, names.of(row_slots[positions]))
 
-    def _rows_until(self, snapshot: Snapshot, positions: Positions, cursor: Cursor) -> int:
-        """How many of the ordered rows are not after the cursor; O(log n) rows are made."""
-        low, high = 0, len(positions)
-        while low < high:
-            middle = (low + high) // 2
-            row = snapshot.batch(positions[middle : middle + 1], self._node)
-            if order_key(row, 0, cursor.sort) <= cursor.key:
-                low = middle + 1
-            else:
-                high = middle
-        return low
-
     def count(
         self,
         q: Query,
@@ -260,8 +272,15 @@ class LmdbCatalog(Catalog):
         slots: frozenset[int] | None = None,
         missing_ok: bool = False,
     ) -> int:
-        selected = self._select(q, explain or Explain(), slots=slots, missing_ok=missing_ok)
-        matched = len(selected.positions)
+        with self._following(explain) as (follower, txn, db):
+            if q.datasets is not None and not missing_ok:
+                self._check_datasets(q.datasets, follower, txn, db)
+            row_slots = None
+            if slots is not None:
+                with stage_of(explain, "slots"):
+                    row_slots = self._row_slots(follower, txn, db)
+            view = follower.memory.view()
+            matched = count(view, q, explain, slots=slots, row_slots=row_slots)
         return matched if q.limit is None else min(matched, q.limit)
 
     # ------------------------------------------------------------ single tiles
@@ -416,16 +435,18 @@ class LmdbCatalog(Catalog):
         self, datasets: Sequence[str] | None = None, *, missing_ok: bool = False
     ) -> list[TileSchema]:
         q = Query(datasets=None if datasets is None else tuple(datasets))
-        selected = self._select(q, Explain(), missing_ok=missing_ok)
-        codes = np.unique(selected.snapshot.columns["schema"][selected.positions])
+        selected = self._select(q, missing_ok=missing_ok)
+        groups = np.unique(selected.snapshot.columns["group"][selected.positions])
+        codes = np.unique(selected.snapshot.group_codes["schema"][groups])
         found: list[TileSchema] = selected.snapshot.values["schema"][codes].tolist()
         return sorted(found, key=lambda schema: schema.digest)
 
     def summary(self, *, slots: frozenset[int] | None = None) -> list[DatasetSummary]:
-        selected = self._select(Query(), Explain(), slots=slots)
+        selected = self._select(Query(), slots=slots)
         snapshot, positions = selected.snapshot, selected.positions
-        codes = snapshot.columns["dataset_id"][positions]
-        names = snapshot.columns["dataset"][positions]
+        groups = snapshot.columns["group"][positions]
+        codes = snapshot.group_codes["dataset_id"][groups]
+        names = snapshot.group_codes["dataset"][groups]
         sizes = snapshot.columns["bytes"][positions]
         found = []
         for code in np.unique(codes).tolist():
@@ -457,7 +478,7 @@ class LmdbCatalog(Catalog):
         return None if math.isnan(cover) else cover
 
     def slot_sizes(self) -> SlotSizes:
-        selected = self._select(Query(), Explain(), slots=frozenset(range(SLOTS_TOTAL)))
+        selected = self._select(Query(), slots=frozenset(range(SLOTS_TOTAL)))
         snapshot, positions = selected.snapshot, selected.positions
         assert selected.row_slots is not None
         slots = selected.row_slots[positions]

@@ -9,6 +9,7 @@ import numpy as np
 
 from geostore.errors import GeostoreError
 from geostore.index import operations
+from geostore.index.columns import NO_START, time_columns
 from geostore.index.environment import Databases, Transaction
 from geostore.index.follower import Follower, read_schema
 from geostore.index.memory import Memory
@@ -22,7 +23,6 @@ from geostore.index.packing import (
 )
 from geostore.index.reclouding import Rules, covers_under
 from geostore.index.state import State, pack_id, unpack_id
-from geostore.types import NULL_TIME
 
 __all__ = ["problems"]
 
@@ -181,33 +181,41 @@ def _memory(memory: Memory, rows: dict[int, bytes]) -> Iterator[str]:
     if not rows:
         return
     table = unpack_rows([rows[number] for number in ids.tolist()])
-    for name in ("time_us", "time_end_us", "pixel_coverage", "cloud_cover", "bytes"):
+    for name, expected in {
+        **{name: table[name] for name in ("pixel_coverage", "cloud_cover", "bytes")},
+        **time_columns(table["time_us"], table["time_end_us"]),
+    }.items():
         held = snapshot.columns[name][positions]
-        if not np.array_equal(held, table[name], equal_nan=held.dtype.kind == "f"):
+        if not np.array_equal(held, expected, equal_nan=held.dtype.kind == "f"):
             yield f"memory and LMDB differ in {name}"
-    geocodes = snapshot.values["cell"][snapshot.columns["cell"][positions]].tolist()
+    geocodes = snapshot.geocodes(positions).tolist()
     if geocodes != [geocode.decode("ascii") for geocode in table["geocode"].tolist()]:
         yield "memory and LMDB differ in geocode"
+    groups = snapshot.columns["group"][positions]
+    counts = np.bincount(groups, minlength=len(snapshot.group_live))
+    if not np.array_equal(counts, snapshot.group_live):
+        yield "memory miscounts the live rows of its groups"
 
 
 def _structures(memory: Memory) -> Iterator[str]:
-    snapshot = memory.columns.snapshot()
+    view = memory.view()
+    snapshot = view.snapshot
     alive = snapshot.alive
     columns = snapshot.columns
     expected = {
-        "time": alive & (columns["time_us"] != NULL_TIME),
-        "cloud": alive & ~np.isnan(columns["cloud_cover"]),
-        "coverage": alive & ~np.isnan(columns["pixel_coverage"]),
+        "time": alive & (columns["start_us"] != NO_START),
+        "cloud_cover": alive & ~np.isnan(columns["cloud_cover"]),
+        "pixel_coverage": alive & ~np.isnan(columns["pixel_coverage"]),
+        "cells": alive,
+        "runs": alive,
     }
-    for name, mask in expected.items():
-        structure = getattr(memory, name)
-        held = set() if structure is None else structure.positions()
+    for name, structure in view.structures().items():
+        try:
+            structure.check()
+        except GeostoreError as error:
+            yield f"structure {name}: {error}"
         # Rows that came since the structure was last used are not in it yet.
-        wanted = set(np.flatnonzero(mask[: memory.extended(name)]).tolist())
-        if not wanted <= held:
-            yield f"structure {name} lacks {len(wanted - held)} rows"
-    if memory.cells is not None:
-        cells = memory.columns.interners["cell"].codes
-        for cell, code in memory.cells.codes():
-            if cells.get(cell) != code:
-                yield f"trie has cell {cell} as {code}, expected {cells.get(cell)}"
+        wanted = set(np.flatnonzero(expected[name][: structure.upto]).tolist())
+        missing = wanted - structure.positions()
+        if missing:
+            yield f"structure {name} lacks {len(missing)} rows"

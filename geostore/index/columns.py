@@ -1,51 +1,66 @@
-"""Rows in memory: packed columns by position, text interned.
+"""Rows in memory: packed columns by position.
 
-A position is where a row lies in the columns; positions only grow. A `Snapshot` is a set
-of array views that nobody changes afterwards: columns are appended to beyond its end, and
+A position is where a row lies in the columns; positions only grow. What rows of a scene have in
+common (names, schema, platform) is a *group*, kept once; a row has its group's number. A `Snapshot`
+is a set of array views that nobody changes afterwards: columns are appended to beyond its end, and
 the mask of live rows is copied when rows die.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from geostore.query import SortKey
-from geostore.query.order import primary_keys, time_keys
-from geostore.types import RowBatch
+from geostore.index.geocodes import PackedCells, packing_of
+from geostore.query.predicate import time_end_effective
+from geostore.types import NULL_TIME, RowBatch, SchemeName
 
-__all__ = ["COLUMN_DTYPES", "Columns", "Interner", "Positions", "Snapshot"]
+__all__ = [
+    "COLUMN_DTYPES",
+    "GROUP_COLUMNS",
+    "NO_START",
+    "Columns",
+    "Groups",
+    "Interner",
+    "Positions",
+    "Snapshot",
+    "time_columns",
+]
 
-Positions = npt.NDArray[np.intp]
+Positions = npt.NDArray[np.integer[Any]]
+
+NO_START: Final = np.iinfo(np.int64).max
+"""Stands for the start of a row without time: no span reaches it, and it sorts last."""
 
 COLUMN_DTYPES: dict[str, np.dtype[Any]] = {
     "row_id": np.dtype(np.int64),
-    "cell": np.dtype(np.int32),
-    "dataset_id": np.dtype(np.int32),
-    "dataset": np.dtype(np.int32),
-    "scene": np.dtype(np.int32),
-    "version": np.dtype(np.int32),
-    "schema": np.dtype(np.int32),
-    "platform": np.dtype(np.int32),
-    "time_us": np.dtype(np.int64),
-    "time_end_us": np.dtype(np.int64),
+    "group": np.dtype(np.int32),
+    "grid": np.dtype(np.int8),
+    "cell": np.dtype(np.uint64),
+    "column": np.dtype(np.int32),
+    "row": np.dtype(np.int32),
+    "start_us": np.dtype(np.int64),
+    "end_us": np.dtype(np.int64),
+    "has_end": np.dtype(np.bool_),
     "pixel_coverage": np.dtype(np.float32),
     "cloud_cover": np.dtype(np.float32),
     "bytes": np.dtype(np.int64),
 }
-"""Text columns hold codes of their interner; `cell` that of (scheme, geocode)."""
+"""`grid` is a number for scheme and cell length; `cell` the packed geocode, `column` and `row` its
+place in that grid. `end_us` is the start where no end is stored (not `has_end`).
+"""
 
-RANK_FRACTION = 8
-TEXT_COLUMNS = ("dataset_id", "dataset", "scene", "version", "schema", "platform")
+GROUP_COLUMNS: Final = ("dataset_id", "dataset", "scene", "version", "schema", "platform")
+Grid = tuple[SchemeName, int]
 
 
 class Interner:
-    """Distinct values of a column, numbered from 0 as they come.
+    """Distinct values, numbered from 0 as they come.
 
     With `shares_texts`, equal texts are one object in the whole process: rows that come from
     other nodes have that same object, so that all rows of a scene are one run.
@@ -91,7 +106,43 @@ class Interner:
         return self._ranks
 
 
-@dataclass(frozen=True, slots=True)
+class Groups:
+    """What rows of a scene version have in common, by the group's number."""
+
+    def __init__(self) -> None:
+        self.interners = {name: Interner(shares_texts=True) for name in GROUP_COLUMNS}
+        self._codes = np.empty((16, len(GROUP_COLUMNS)), dtype=np.int32)
+        self._live = np.zeros(16, dtype=np.int64)
+        self.schemes: list[SchemeName] = []
+        self.count = 0
+
+    def add(self, values: dict[str, tuple[Hashable, object]], scheme_name: SchemeName) -> int:
+        """A new group of (key, value) by column; its number."""
+        if self.count == len(self._codes):
+            self._codes = np.concatenate([self._codes, np.empty_like(self._codes)])
+            self._live = np.concatenate([self._live, np.zeros_like(self._live)])
+        self._codes[self.count] = [
+            self.interners[name].code(*values[name]) for name in GROUP_COLUMNS
+        ]
+        self.schemes.append(scheme_name)
+        self.count += 1
+        return self.count - 1
+
+    def codes(self, name: str) -> npt.NDArray[np.int32]:
+        """Group to code of a column's interner; a view that stays as it is."""
+        codes: npt.NDArray[np.int32] = self._codes[: self.count, GROUP_COLUMNS.index(name)]
+        return codes
+
+    def live(self) -> npt.NDArray[np.int64]:
+        """Live rows of each group, now."""
+        return self._live[: self.count]
+
+    def add_live(self, groups: npt.NDArray[np.int32], sign: int) -> None:
+        counts = np.bincount(groups, minlength=self.count)
+        self._live[: self.count] += sign * counts
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """Columns and live rows at one moment."""
 
@@ -99,25 +150,66 @@ class Snapshot:
     alive: npt.NDArray[np.bool_]
     live: int
     """How many rows are alive."""
+    dead: npt.NDArray[np.int64]
+    """Positions of dead rows, in the order in which they died."""
+    grids: tuple[Grid, ...]
+    """Scheme and cell length by the numbers in the column `grid`."""
+    group_codes: dict[str, npt.NDArray[np.int32]]
+    """Of each column of groups: group to code."""
     values: dict[str, npt.NDArray[np.object_]]
-    """Code to value for each interned column; `cell` to geocode."""
+    """Of each column of groups: code to value."""
+    codes: dict[str, dict[Hashable, int]]
+    """Of each column of groups: value to code; also of values that came since."""
+    group_live: npt.NDArray[np.int64]
+    """Live rows of each group."""
+
+    @property
+    def count(self) -> int:
+        """Rows, dead or alive."""
+        return len(self.alive)
+
+    def geocodes(self, positions: Positions) -> npt.NDArray[np.object_]:
+        """The cells of rows as texts."""
+        cells: PackedCells = self.columns["cell"][positions]
+        if len({scheme_name for scheme_name, _ in self.grids}) == 1:
+            return packing_of(self.grids[0][0]).unpack(cells)
+        texts = np.empty(len(cells), dtype=np.object_)
+        numbers = self.columns["grid"][positions]
+        for number in np.unique(numbers).tolist():
+            own = np.flatnonzero(numbers == number)
+            texts[own] = packing_of(self.grids[number][0]).unpack(cells[own])
+        return texts
+
+    def group_values(self, name: str, positions: Positions) -> npt.NDArray[np.object_]:
+        """A column that rows have by their group."""
+        groups = self.columns["group"][positions]
+        values: npt.NDArray[np.object_] = self.values[name][self.group_codes[name][groups]]
+        return values
+
+    def times(self, positions: Positions) -> npt.NDArray[np.int64]:
+        """`time_us` of rows, NULL_TIME where unknown."""
+        start = self.columns["start_us"][positions]
+        times: npt.NDArray[np.int64] = np.where(start == NO_START, NULL_TIME, start)
+        return times
 
     def batch(
         self, positions: Positions, nodes: tuple[str, ...] | npt.NDArray[np.object_]
     ) -> RowBatch:
         """Rows as the rest of geostore speaks of them; `nodes` hold them: all, or one a row."""
-        columns, values = self.columns, self.values
+        columns = self.columns
         if isinstance(nodes, tuple):
             holders = np.empty(len(positions), dtype=np.object_)
             holders.fill(nodes)
         else:
             holders = nodes
-        texts = {name: values[name][columns[name][positions]] for name in TEXT_COLUMNS}
+        texts = {name: self.group_values(name, positions) for name in GROUP_COLUMNS}
         return RowBatch(
             row_id=columns["row_id"][positions],
-            geocode=values["cell"][columns["cell"][positions]],
-            time_us=columns["time_us"][positions],
-            time_end_us=columns["time_end_us"][positions],
+            geocode=self.geocodes(positions),
+            time_us=self.times(positions),
+            time_end_us=np.where(
+                columns["has_end"][positions], columns["end_us"][positions], NULL_TIME
+            ),
             pixel_coverage=columns["pixel_coverage"][positions],
             cloud_cover=columns["cloud_cover"][positions],
             bytes=columns["bytes"][positions],
@@ -126,23 +218,15 @@ class Snapshot:
         )
 
 
-def _packed(ranks: Sequence[tuple[npt.NDArray[np.int64], int]]) -> list[npt.NDArray[Any]]:
-    """Rank columns, most significant first, as few int64 keys in lexsort's order.
-
-    Ranks are small, so several fit one int64: sorting time is by the number of keys.
-    """
-    keys: list[npt.NDArray[Any]] = []
-    packed, room = None, 1
-    for column, count in ranks:
-        if packed is None or room * count > np.iinfo(np.int64).max:
-            if packed is not None:
-                keys.append(packed)
-            packed, room = column, count
-        else:
-            packed, room = packed * count + column, room * count
-    if packed is not None:
-        keys.append(packed)
-    return keys[::-1]
+def time_columns(
+    time_us: npt.NDArray[np.int64], time_end_us: npt.NDArray[np.int64]
+) -> dict[str, npt.NDArray[Any]]:
+    """The columns that stand for tiles' intervals."""
+    return {
+        "start_us": np.where(time_us == NULL_TIME, NO_START, time_us),
+        "end_us": time_end_effective(time_us, time_end_us),
+        "has_end": time_end_us != NULL_TIME,
+    }
 
 
 class Columns:
@@ -151,11 +235,46 @@ class Columns:
     def __init__(self) -> None:
         self.count = 0
         self.live = 0
-        self.interners = {name: Interner(shares_texts=True) for name in TEXT_COLUMNS}
-        self.interners["cell"] = Interner()  # as many as rows, and no run of equal ones
+        self.groups = Groups()
+        self.grids: list[Grid] = []
         self._arrays = {name: np.empty(0, dtype) for name, dtype in COLUMN_DTYPES.items()}
         self._alive = np.zeros(0, dtype=np.bool_)
+        self._dead = np.empty(0, dtype=np.int64)
         self._snapshot: Snapshot | None = None
+
+    def grid(self, scheme_name: SchemeName, length: int) -> int:
+        """The number of a scheme and cell length."""
+        grid = (scheme_name, length)
+        if grid not in self.grids:
+            self.grids.append(grid)
+        return self.grids.index(grid)
+
+    def cell_columns(
+        self, groups: npt.NDArray[np.int32], geocodes: npt.NDArray[np.bytes_]
+    ) -> dict[str, npt.NDArray[Any]]:
+        """The columns that stand for the cells of rows of these groups.
+
+        Raises:
+            InvalidInputError: a geocode that its group's scheme does not have.
+        """
+        found = {
+            name: np.empty(len(groups), COLUMN_DTYPES[name])
+            for name in ("grid", "cell", "column", "row")
+        }
+        distinct, inverse = np.unique(groups, return_inverse=True)
+        schemes = [self.groups.schemes[number] for number in distinct.tolist()]
+        for scheme_name in sorted(set(schemes)):
+            of_scheme = np.array([each == scheme_name for each in schemes], np.bool_)[inverse]
+            packing = packing_of(scheme_name)
+            packed = packing.pack_many(geocodes[of_scheme])
+            lengths = packing.lengths(packed)
+            for length in np.unique(lengths).tolist():
+                own = np.flatnonzero(of_scheme)[lengths == length]
+                cells = packed[lengths == length]
+                columns, rows = packing.places(cells, length)
+                found["grid"][own] = self.grid(scheme_name, length)
+                found["cell"][own], found["column"][own], found["row"][own] = cells, columns, rows
+        return found
 
     def append(self, block: dict[str, npt.NDArray[Any]]) -> None:
         """Adds rows; `block` has every column, `row_id` greater than all before, ascending."""
@@ -173,11 +292,12 @@ class Columns:
         for name, array in self._arrays.items():
             array[self.count : end] = block[name]
         self._alive[self.count : end] = True
+        self.groups.add_live(block["group"], 1)
         self.count = end
         self.live += added
         self._snapshot = None
 
-    def find(self, row_ids: npt.NDArray[np.int64]) -> Positions:
+    def find(self, row_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
         """Positions of the row ids that are here, dead or alive."""
         known = self._arrays["row_id"][: self.count]
         positions = np.searchsorted(known, row_ids)
@@ -191,6 +311,8 @@ class Columns:
         if len(positions):
             self._alive = self._alive.copy()  # snapshots keep the old mask
             self._alive[positions] = False
+            self._dead = np.concatenate([self._dead, positions])
+            self.groups.add_live(self._arrays["group"][positions], -1)
             self.live -= len(positions)
             self._snapshot = None
 
@@ -206,48 +328,16 @@ class Columns:
 
     def snapshot(self) -> Snapshot:
         if self._snapshot is None:
+            groups = self.groups
             self._snapshot = Snapshot(
                 columns={name: array[: self.count] for name, array in self._arrays.items()},
                 alive=self._alive[: self.count],
                 live=self.live,
-                values={name: interner.values() for name, interner in self.interners.items()},
+                dead=self._dead,
+                grids=tuple(self.grids),
+                group_codes={name: groups.codes(name) for name in GROUP_COLUMNS},
+                values={name: groups.interners[name].values() for name in GROUP_COLUMNS},
+                codes={name: groups.interners[name].codes for name in GROUP_COLUMNS},
+                group_live=groups.live().copy(),
             )
         return self._snapshot
-
-    def _ranks(
-        self, name: str, snapshot: Snapshot, positions: Positions
-    ) -> tuple[npt.NDArray[np.int64], int]:
-        """Dense ranks of the texts at `positions`, and a number above all of them.
-
-        Ranking all values of a column takes long after new ones came (50 ms for 100,000), so
-        a small answer ranks only its own.
-        """
-        codes = snapshot.columns[name][positions]
-        interner = self.interners[name]
-        if interner.is_ranked or RANK_FRACTION * len(positions) > len(interner):
-            return interner.ranks()[codes], len(interner)
-        distinct, inverse = np.unique(codes, return_inverse=True)
-        values = snapshot.values[name][distinct].tolist()
-        order = {value: rank for rank, value in enumerate(sorted(set(values)))}
-        ranks = np.fromiter((order[value] for value in values), np.int64, count=len(values))
-        return ranks[inverse], max(1, len(order))
-
-    def order(self, snapshot: Snapshot, positions: Positions, sort: SortKey | None) -> Positions:
-        """`positions` of a snapshot in the order of `geostore.query.order`."""
-        taken = {
-            name: snapshot.columns[name][positions]
-            for name in ("time_us", "cloud_cover", "pixel_coverage")
-        }
-        keys = _packed(
-            [
-                self._ranks(name, snapshot, positions)
-                for name in ("dataset", "cell", "scene", "version", "dataset_id")
-            ]
-        )
-        keys.append(time_keys(taken["time_us"]))
-        primary = primary_keys(
-            sort, taken["time_us"], taken["cloud_cover"], taken["pixel_coverage"]
-        )
-        if primary is not None:
-            keys.append(primary)
-        return positions[np.lexsort(keys)]

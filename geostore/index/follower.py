@@ -12,36 +12,26 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from geostore.errors import CorruptDataError
+from geostore.index.columns import time_columns
 from geostore.index.environment import Databases, Transaction
 from geostore.index.memory import Memory
 from geostore.index.operations import read_group
-from geostore.index.packing import PREFIX_BYTES, unpack_rows
+from geostore.index.packing import unpack_rows
 from geostore.index.state import State, pack_id, unpack_id
-from geostore.types import SchemeName, TileSchema
+from geostore.types import TileSchema
 
 __all__ = ["Follower"]
 
 logger = logging.getLogger(__name__)
 
-GROUP_BYTES = PREFIX_BYTES // 3
 CHUNK_ROWS = 65_536
-
-
-@dataclass(frozen=True, slots=True)
-class _GroupCodes:
-    """A group's codes in the interned columns."""
-
-    codes: tuple[int, int, int, int, int, int]
-    """dataset_id, dataset, scene, version, schema, platform."""
-    scheme: SchemeName
-
-
-GROUP_COLUMNS = ("dataset_id", "dataset", "scene", "version", "schema", "platform")
 
 
 class Follower:
@@ -51,7 +41,8 @@ class Follower:
         self.memory = Memory()
         self.seen: State | None = None
         self.schemas: dict[str, TileSchema] = {}
-        self._groups: dict[bytes, _GroupCodes] = {}
+        self._groups: dict[bytes, int] = {}
+        """Digest of a group to its number in the columns."""
 
     def refresh(self, txn: Transaction[bytes], db: Databases) -> None:
         """Takes in all that was committed before `txn` began.
@@ -110,47 +101,55 @@ class Follower:
     ) -> None:
         table = unpack_rows(rows)
         columns = self.memory.columns
-        groups = self._groups
-        cell_code = columns.interners["cell"].code
-        codes = np.empty((len(rows), len(GROUP_COLUMNS)), dtype=np.int32)
-        cells = np.empty(len(rows), dtype=np.int32)
-        for i, (row, geocode) in enumerate(zip(rows, table["geocode"].tolist(), strict=True)):
-            digest = row[:GROUP_BYTES]
-            group = groups.get(digest)
-            if group is None:
-                group = groups[digest] = self._learn_group(txn, db, generation, digest)
-            codes[i] = group.codes
-            text = geocode.decode("ascii")
-            cells[i] = cell_code((group.scheme, text), text)
-        block = {name: codes[:, i] for i, name in enumerate(GROUP_COLUMNS)}
-        block["cell"] = cells
-        block["row_id"] = np.array(ids, dtype=np.int64)
-        for name in ("time_us", "time_end_us", "pixel_coverage", "cloud_cover", "bytes"):
-            block[name] = table[name]
+        group = self._groups_of(txn, db, generation, table)
+        block: dict[str, npt.NDArray[Any]] = {
+            "row_id": np.array(ids, dtype=np.int64),
+            "group": group,
+            "pixel_coverage": table["pixel_coverage"],
+            "cloud_cover": table["cloud_cover"],
+            "bytes": table["bytes"],
+            **time_columns(table["time_us"], table["time_end_us"]),
+            **columns.cell_columns(group, table["geocode"]),
+        }
         columns.append(block)
+
+    def _groups_of(
+        self,
+        txn: Transaction[bytes],
+        db: Databases,
+        generation: int,
+        table: npt.NDArray[np.void],
+    ) -> npt.NDArray[np.int32]:
+        """Each row's group; rows of a group come in runs, of which only the first is looked at."""
+        halves = np.ascontiguousarray(table["group"]).view(np.uint64).reshape(-1, 2)
+        is_first = np.ones(len(halves), np.bool_)
+        is_first[1:] = (halves[1:] != halves[:-1]).any(axis=1)
+        firsts = np.flatnonzero(is_first)
+        numbers = []
+        for digest in table["group"][firsts].tolist():
+            number = self._groups.get(digest)
+            if number is None:
+                number = self._groups[digest] = self._learn_group(txn, db, generation, digest)
+            numbers.append(number)
+        lengths = np.diff(firsts, append=len(table))
+        return np.repeat(np.array(numbers, dtype=np.int32), lengths)
 
     def _learn_group(
         self, txn: Transaction[bytes], db: Databases, generation: int, digest: bytes
-    ) -> _GroupCodes:
+    ) -> int:
         group, _ = read_group(txn, db, generation, digest)
         schema = self.schemas.get(group.schema)
         if schema is None:
             schema = self.schemas[group.schema] = read_schema(txn, db, group.schema)
-        interners = self.memory.columns.interners
-        texts = (group.dataset_id, group.dataset, group.scene, group.version)
-        of_texts = [
-            interners[name].code(text, text)
-            for name, text in zip(GROUP_COLUMNS[:4], texts, strict=True)
-        ]
-        return _GroupCodes(
-            (
-                of_texts[0],
-                of_texts[1],
-                of_texts[2],
-                of_texts[3],
-                interners["schema"].code(group.schema, schema),
-                interners["platform"].code(group.platform, group.platform),
-            ),
+        return self.memory.columns.groups.add(
+            {
+                "dataset_id": (group.dataset_id, group.dataset_id),
+                "dataset": (group.dataset, group.dataset),
+                "scene": (group.scene, group.scene),
+                "version": (group.version, group.version),
+                "schema": (group.schema, schema),
+                "platform": (group.platform, group.platform),
+            },
             schema.scheme,
         )
 

@@ -13,11 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from geostore.errors import InvalidInputError
-from geostore.index.columns import Columns, Interner
+from geostore.index.columns import Columns
 from geostore.index.environment import Databases, Transaction
 from geostore.index.face import NodesOfSlot
+from geostore.index.geocodes import PackedCells, packing_of
 from geostore.index.operations import read_definition
-from geostore.ring import SLOTS_TOTAL, placement_key, slot_of
+from geostore.ring import SLOTS_TOTAL, slot_of
+from geostore.types import SchemeName
 
 __all__ = ["NO_SLOT", "NodeNames", "RowSlots", "read_placement", "slot_table"]
 
@@ -67,8 +69,8 @@ class RowSlots:
         self._count = 0
         self._has_unplaced = False
         self._placements: dict[int, int] = {}
-        self._cells: dict[int, Slots] = {}
-        """Placement length to the slot of each cell's code."""
+        self._cells: dict[tuple[SchemeName, int], dict[int, int]] = {}
+        """Of a scheme and placement length: placement key, as a number, to slot."""
 
     def extend(self, columns: Columns, placement_of: PlacementOf) -> Slots:
         """The slots of all rows, new ones included: a view that stays as it is.
@@ -89,40 +91,45 @@ class RowSlots:
         return self._slots[:end]
 
     def _of_rows(self, columns: Columns, first: int, placement_of: PlacementOf) -> Slots:
-        arrays = columns.snapshot().columns
-        ids, names, cells = (arrays[name][first:] for name in ("dataset_id", "dataset", "cell"))
-        found = np.full(len(cells), NO_SLOT, dtype=np.uint16)
+        snapshot = columns.snapshot()
+        groups = snapshot.columns["group"][first:]
+        ids = snapshot.group_codes["dataset_id"][groups]
+        names = snapshot.group_codes["dataset"]
+        grids, cells = snapshot.columns["grid"][first:], snapshot.columns["cell"][first:]
+        found = np.full(len(ids), NO_SLOT, dtype=np.uint16)
         for code in np.unique(ids).tolist():
             own = np.flatnonzero(ids == code)
             placement = self._placements.get(code)
             if placement is None:
-                values = columns.interners
-                placement = placement_of(
-                    str(values["dataset_id"].values()[code]),
-                    str(values["dataset"].values()[names[own[0]]]),
-                )
+                name = snapshot.values["dataset"][names[groups[own[0]]]]
+                placement = placement_of(str(snapshot.values["dataset_id"][code]), str(name))
             if placement is None:
                 self._has_unplaced = True
                 continue
             self._placements[code] = placement
-            found[own] = self._of_cells(columns.interners["cell"], placement)[cells[own]]
+            for grid in np.unique(grids[own]).tolist():
+                # Cells may be shorter than the placement length only where something is wrong.
+                scheme_name, length = snapshot.grids[grid]
+                if length >= placement:
+                    rows = own[grids[own] == grid]
+                    known = self._cells.setdefault((scheme_name, placement), {})
+                    found[rows] = _slots_of(scheme_name, cells[rows], placement, known)
         return found
 
-    def _of_cells(self, interner: Interner, placement: int) -> Slots:
-        known = self._cells.get(placement, np.empty(0, dtype=np.uint16))
-        if len(known) < len(interner):
-            slots: dict[str, int] = {}
-            # Cells of other datasets may be shorter than this one's placement length.
-            new = np.full(len(interner) - len(known), NO_SLOT, dtype=np.uint16)
-            for i, geocode in enumerate(interner.values()[len(known) :].tolist()):
-                if len(geocode) >= placement:
-                    key = placement_key(geocode, placement)
-                    slot = slots.get(key)
-                    if slot is None:
-                        slot = slots[key] = slot_of(key)
-                    new[i] = slot
-            known = self._cells[placement] = np.concatenate([known, new])
-        return known
+
+def _slots_of(
+    scheme_name: SchemeName, cells: PackedCells, placement: int, known: dict[int, int]
+) -> Slots:
+    """The slots of cells; each placement key is hashed once and then `known`."""
+    packing = packing_of(scheme_name)
+    keys, inverse = np.unique(cells >> np.uint64(packing.shift(placement)), return_inverse=True)
+    new = [key for key in keys.tolist() if key not in known]
+    packed = np.array(new, dtype=np.uint64) << np.uint64(packing.shift(placement))
+    texts = packing.unpack(packed | np.uint64(placement)).tolist()
+    known.update(zip(new, map(slot_of, texts), strict=True))
+    slots = np.array([known[key] for key in keys.tolist()], dtype=np.uint16)
+    of_cells: Slots = slots[inverse]
+    return of_cells
 
 
 class NodeNames:

@@ -1,31 +1,65 @@
 """Ordered structures over the columns: which rows lie in a range, without looking at all.
 
-Times and percentages lie in B+-trees, cells in a trie that still stands on pygtrie. Each
-structure holds entries of rows that have died too (the caller filters by the live mask, and
-rebuilds when most are dead); counts are therefore upper bounds.
+Times and percentages lie in B+-trees, cells in tables clustered by place with a radix trie over
+each. A structure covers the rows up to a position and never changes; more rows make a new one,
+which shares what it can with the old. It may hold rows that have died since (the caller filters by
+the live mask): `dead_seen` says which ones it has left out.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, cast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-import pygtrie
 
-from geostore.grid import Region, Relation, Scheme, scheme
+from geostore.errors import InternalError
 from geostore.index.btree import BPlusTree
-from geostore.index.columns import Interner, Positions
+from geostore.index.cell_table import POSITION, CellTable, records_of
+from geostore.index.columns import NO_START, Positions, Snapshot
 from geostore.query import PercentRange
-from geostore.query.predicate import time_end_effective
-from geostore.types import NULL_TIME, SchemeName, TimeSpan
+from geostore.types import TimeSpan
 
-__all__ = ["CellStructure", "PercentStructure", "TimeStructure"]
+__all__ = ["Cells", "Facts", "Percents", "Runs", "Structure", "Times"]
 
 
-class TimeStructure:
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What predicates ask about, as columns by position: views of the catalog's columns."""
+
+    column: npt.NDArray[np.int32]
+    row: npt.NDArray[np.int32]
+    """The cell's place in the grid."""
+    start_us: npt.NDArray[np.int64]
+    """NO_START where no time is known."""
+    end_us: npt.NDArray[np.int64]
+    """The end of the tile's interval; NULL_TIME where no time is known."""
+    cloud: npt.NDArray[np.float32]
+    coverage: npt.NDArray[np.float32]
+    group: npt.NDArray[np.int32]
+
+    @classmethod
+    def of(cls, columns: dict[str, npt.NDArray[Any]]) -> Self:
+        return cls(
+            column=columns["column"],
+            row=columns["row"],
+            start_us=columns["start_us"],
+            end_us=columns["end_us"],
+            cloud=columns["cloud_cover"],
+            coverage=columns["pixel_coverage"],
+            group=columns["group"],
+        )
+
+
+def _new_live(snapshot: Snapshot, first: int) -> npt.NDArray[np.intp]:
+    """Positions of the live rows from `first` on."""
+    return np.flatnonzero(snapshot.alive[first:]) + first
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
     """Intervals by their start, in classes by length.
 
     A span [a, b] is overlapped by an interval of at most L microseconds only if it starts in
@@ -35,201 +69,215 @@ class TimeStructure:
     classes (an instant is class 0).
     """
 
-    def __init__(self) -> None:
-        self.classes: dict[int, BPlusTree] = {}
+    upto: int
+    dead_seen: int
+    classes: dict[int, BPlusTree]
 
-    def extend(
-        self,
-        first: int,
-        time_us: npt.NDArray[np.int64],
-        time_end_us: npt.NDArray[np.int64],
-    ) -> None:
-        """Takes in the rows at positions first, first + 1, ...; those without time are left out."""
-        known = np.flatnonzero(time_us != NULL_TIME)
-        starts = time_us[known]
-        ends = time_end_effective(time_us, time_end_us)[known]
-        durations = [
-            max(0, end - start) for start, end in zip(starts.tolist(), ends.tolist(), strict=True)
-        ]
-        bits = np.array([duration.bit_length() for duration in durations], dtype=np.int64)
+    @classmethod
+    def empty(cls) -> Self:
+        return cls(0, 0, {})
+
+    def extended(self, snapshot: Snapshot) -> Self:
+        """With the rows that came since; those without time are left out."""
+        new = _new_live(snapshot, self.upto)
+        starts = snapshot.columns["start_us"][new]
+        ends = snapshot.columns["end_us"][new]
+        known = np.flatnonzero(starts != NO_START)
+        new, starts, ends = new[known], starts[known], ends[known]
+        classes = dict(self.classes)
+        bits = _bit_lengths(starts, ends)
         for length in np.unique(bits).tolist():
-            of_class = bits == length
-            entries = self.classes.get(length, BPlusTree(starts.dtype))
-            self.classes[length] = entries.insert(starts[of_class], known[of_class] + first)
+            own = bits == length
+            tree = classes.get(length, BPlusTree(starts.dtype))
+            classes[length] = tree.insert(starts[own], new[own])
+        dead_seen = self.dead_seen if self.upto else len(snapshot.dead)
+        return type(self)(snapshot.count, dead_seen, classes)
 
-    def _ranges(self, span: TimeSpan) -> list[tuple[BPlusTree, int, int]]:
-        return [
-            (
-                entries,
-                *entries.range(
-                    None if span.start_us is None else span.start_us - (1 << length) + 1,
-                    span.end_us,
-                ),
-            )
-            for length, entries in self.classes.items()
-        ]
+    def parts(self, span: TimeSpan) -> Iterator[tuple[BPlusTree, int, int, int]]:
+        """(tree, first, sure, end): of a class's ranks [first, end) all that overlap are among
+        them, and from `sure` on all do.
+        """
+        for length, tree in self.classes.items():
+            if span.start_us is None:
+                first = sure = 0
+            else:
+                sure = tree.rank(span.start_us)
+                first = tree.rank(span.start_us - (1 << length) + 1) if length else sure
+            end = len(tree) if span.end_us is None else tree.rank(span.end_us, after=True)
+            if first < end:
+                yield tree, first, min(sure, end), end
 
     def count(self, span: TimeSpan) -> int:
         """At least as many as overlap."""
-        return sum(high - low for _, low, high in self._ranges(span))
+        return sum(end - first for _, first, _, end in self.parts(span))
 
     def walk(self, span: TimeSpan) -> Positions:
         """A superset of the overlapping rows; the predicate itself decides."""
-        return np.concatenate(
-            [
-                np.empty(0, dtype=np.intp),
-                *(entries.payload(low, high) for entries, low, high in self._ranges(span)),
-            ]
-        )
+        return _together([tree.payload(first, end) for tree, first, _, end in self.parts(span)])
+
+    def unsure(self, span: TimeSpan) -> tuple[int, Positions]:
+        """(how many overlap for certain, those that must be asked)."""
+        parts = list(self.parts(span))
+        rest = [tree.payload(first, sure) for tree, first, sure, _ in parts if first < sure]
+        return sum(end - sure for _, _, sure, end in parts), _together(rest)
 
     def positions(self) -> set[int]:
-        return {at for entries in self.classes.values() for at in entries.payload().tolist()}
+        """All rows held: for checks."""
+        return {at for tree in self.classes.values() for at in tree.payload().tolist()}
+
+    def check(self) -> None:
+        """Raises InternalError where a tree is not what it should be."""
+        for tree in self.classes.values():
+            tree.check()
 
 
-class PercentStructure:
+def _together(parts: list[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate([np.empty(0, dtype=np.int64), *parts])
+
+
+def _bit_lengths(
+    starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """Of each duration, at least its bit length: a rounded one may be told one more."""
+    durations = ends.view(np.uint64) - starts.view(np.uint64)  # right also beyond 2**63
+    durations[ends < starts] = 0
+    bits: npt.NDArray[np.int64] = np.frexp(durations.astype(np.float64))[1].astype(np.int64)
+    return bits
+
+
+@dataclass(frozen=True, slots=True)
+class Percents:
     """Rows by a percentage; those where it is unknown are left out."""
 
-    def __init__(self) -> None:
-        self.entries = BPlusTree(np.dtype(np.float32))
+    upto: int
+    dead_seen: int
+    entries: BPlusTree
 
-    def extend(self, first: int, values: npt.NDArray[np.float32]) -> None:
+    @classmethod
+    def empty(cls) -> Self:
+        return cls(0, 0, BPlusTree(np.dtype(np.float32)))
+
+    def extended(self, snapshot: Snapshot, column: str) -> Self:
+        """With the rows that came since."""
+        new = _new_live(snapshot, self.upto)
+        values = snapshot.columns[column][new]
         known = np.flatnonzero(~np.isnan(values))
-        self.entries = self.entries.insert(values[known], known + first)
-
-    def _range(self, bounds: PercentRange) -> tuple[int, int]:
-        return self.entries.range(bounds.minimum, bounds.maximum)
+        dead_seen = self.dead_seen if self.upto else len(snapshot.dead)
+        entries = self.entries.insert(values[known], new[known])
+        return type(self)(snapshot.count, dead_seen, entries)
 
     def count(self, bounds: PercentRange) -> int:
-        low, high = self._range(bounds)
-        return high - low
+        return self.entries.count(bounds.minimum, bounds.maximum)
 
     def walk(self, bounds: PercentRange) -> Positions:
-        return self.entries.payload(*self._range(bounds))
+        return self.entries.payload(*self.entries.range(bounds.minimum, bounds.maximum))
 
     def positions(self) -> set[int]:
+        """All rows held: for checks."""
         return set(self.entries.payload().tolist())
 
+    def check(self) -> None:
+        """Raises InternalError where the tree is not what it should be."""
+        self.entries.check()
 
-class CellStructure:
-    """The cells that have rows: a trie of geocodes for each scheme.
 
-    It answers with masks over cell codes. A prefix is a range of the sorted geocodes; a
-    region descends the trie, so that only cells that exist are tested, and below a cell
-    that lies inside the region none are.
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """Rows by group: runs of neighbouring positions, as rows of a scene come together.
+
+    Built anew for all rows, O(n); 12 bytes a run.
     """
 
-    def __init__(self) -> None:
-        self.tries: dict[SchemeName, pygtrie.CharTrie] = {}
-        self._order: list[SchemeName] = []
-        self._scheme_of = np.empty(0, dtype=np.int8)
-        self._sorted: list[str] | None = None
+    upto: int
+    dead_seen: int
+    first_of: npt.NDArray[np.int64]
+    """Group to its first run; one more at the end."""
+    starts: npt.NDArray[np.int32]
+    lengths: npt.NDArray[np.int32]
 
-    def extend(self, cells: Interner) -> None:
-        """Takes in the cells that came since; `cells` is keyed by (scheme, geocode)."""
-        known = len(self._scheme_of)
-        if known == len(cells):
-            return
-        keys = cast("list[tuple[SchemeName, str]]", list(cells.codes)[known:])
-        for scheme_name, geocode in keys:
-            trie = self.tries.setdefault(scheme_name, pygtrie.CharTrie())
-            if scheme_name not in self._order:
-                self._order.append(scheme_name)
-            trie[geocode] = cells.codes[scheme_name, geocode]
-        added = [self._order.index(scheme_name) for scheme_name, _ in keys]
-        self._scheme_of = np.concatenate([self._scheme_of, np.array(added, dtype=np.int8)])
-        self._sorted = None
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> Self:
+        groups = snapshot.columns["group"]
+        starts = np.flatnonzero(np.diff(groups, prepend=-1)).astype(np.int32)
+        lengths = np.diff(starts, append=np.int32(len(groups)))
+        order = np.argsort(groups[starts], kind="stable")
+        counts = np.bincount(groups[starts], minlength=len(snapshot.group_live))
+        first_of = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+        return cls(snapshot.count, 0, first_of, starts[order], lengths[order])
 
-    def codes(self) -> Iterator[tuple[tuple[SchemeName, str], int]]:
-        """Every cell of the tries with its code."""
-        for scheme_name, trie in self.tries.items():
-            for geocode, code in trie.iteritems():
-                yield (scheme_name, geocode), code
+    def walk(self, groups: npt.NDArray[np.bool_]) -> Positions:
+        """All rows of the groups of a mask, by group."""
+        wanted = np.flatnonzero(groups[: len(self.first_of) - 1])
+        first, end = self.first_of[wanted], self.first_of[wanted + 1]
+        runs = _spans(first, end - first)
+        return _spans(self.starts[runs].astype(np.int64), self.lengths[runs].astype(np.int64))
 
-    def _prefix_range(self, prefix: str, geocodes: npt.NDArray[np.object_]) -> tuple[int, int]:
-        """Ranks (as Interner.ranks gives them) of the geocodes under a prefix."""
-        if self._sorted is None:
-            self._sorted = sorted(set(geocodes.tolist()))
-        ordered = self._sorted
-        # Geocodes are ASCII: no character of one sorts after U+007F.
-        return bisect_left(ordered, prefix), bisect_left(ordered, prefix + "\x7f")
+    def positions(self) -> set[int]:
+        """All rows held: for checks."""
+        return set(_spans(self.starts.astype(np.int64), self.lengths.astype(np.int64)).tolist())
 
-    def under(self, prefix: str, *, recursive: bool, cells: Interner) -> npt.NDArray[np.bool_]:
-        """Mask over cell codes: under `prefix`, or (not recursive) exactly that cell."""
-        self.extend(cells)
-        if not recursive:
-            mask = np.zeros(len(cells), dtype=np.bool_)
-            for scheme_name in self.tries:
-                code = cells.codes.get((scheme_name, prefix))
-                if code is not None:
-                    mask[code] = True
-            return mask
-        low, high = self._prefix_range(prefix, cells.values())
-        ranks = cells.ranks()
-        return (ranks >= low) & (ranks < high)
-
-    def matching(
-        self, region: Region, codes: npt.NDArray[np.integer[Any]], cells: Interner
-    ) -> npt.NDArray[np.bool_]:
-        """Which of the cells `codes` match `region`, each tested by itself."""
-        self.extend(cells)
-        geocodes = cells.values()
-        mask = np.zeros(len(codes), dtype=np.bool_)
-        for i, scheme_name in enumerate(self._order):
-            own = self._scheme_of[codes] == i
-            if own.any():
-                texts = geocodes[codes[own]].tolist()
-                mask[own] = region.matches_many(scheme(scheme_name), texts)
-        return mask
-
-    def overlapping(self, region: Region, cells: Interner) -> tuple[npt.NDArray[np.bool_], int]:
-        """(mask over cell codes that match `region`, boxes that were tested on the way)."""
-        self.extend(cells)
-        mask = np.zeros(len(cells), dtype=np.bool_)
-        tested = 0
-        for i, scheme_name in enumerate(self._order):
-            descent = _Descent(region, scheme(scheme_name))
-            self.tries[scheme_name].traverse(descent.visit)
-            tested += descent.tested
-            unsure = np.array(descent.unsure, dtype=np.int64)
-            mask[unsure[self.matching(region, unsure, cells)]] = True
-            if descent.inside:
-                marked = np.zeros(len(cells), dtype=np.bool_)
-                for prefix in descent.inside:
-                    low, high = self._prefix_range(prefix, cells.values())
-                    marked[low:high] = True
-                mask |= marked[cells.ranks()] & (self._scheme_of == i)
-        return mask, tested
+    def check(self) -> None:
+        """Raises InternalError where runs overlap or leave rows out."""
+        order = np.argsort(self.starts)
+        ends = self.starts[order] + self.lengths[order]
+        if self.upto and (
+            self.starts[order][0] != 0
+            or ends[-1] != self.upto
+            or (ends[:-1] != self.starts[order][1:]).any()
+        ):
+            raise InternalError("runs of groups are not all rows, each once")
 
 
-class _Descent:
-    """One walk of a region down one scheme's trie."""
+def _spans(starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """start, start + 1, ... of each span, one after another."""
+    if len(starts) == 1:
+        return np.arange(starts[0], starts[0] + lengths[0])
+    ends = np.cumsum(lengths)
+    found = np.repeat(starts - ends + lengths, lengths)
+    found += np.arange(len(found))
+    return found
 
-    def __init__(self, region: Region, grid: Scheme) -> None:
-        self.region = region
-        self.grid = grid
-        self.inside: list[str] = []
-        """Prefixes under which every cell matches."""
-        self.unsure: list[int] = []
-        """Codes of cells that must be asked about exactly."""
-        self.tested = 0
 
-    def visit(
-        self,
-        path_of: Callable[[Any], str],
-        path: Any,
-        children: Iterable[None],
-        code: int | None = None,
-    ) -> None:
-        geocode = path_of(path)
-        if geocode:
-            self.tested += 1
-            relation = self.region.relation(self.grid.bounds(geocode))
-            if relation is Relation.OUTSIDE:
-                return
-            if relation is Relation.INSIDE:
-                self.inside.append(geocode)
-                return
-            if code is not None:
-                self.unsure.append(code)
-        for _ in children:  # pygtrie visits a child when its turn in this loop comes
-            pass
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """All rows by place: a table of each grid (its number in the column `grid`)."""
+
+    upto: int
+    dead_seen: int
+    tables: dict[int, CellTable]
+
+    @classmethod
+    def empty(cls) -> Self:
+        return cls(0, 0, {})
+
+    def extended(self, snapshot: Snapshot) -> Self:
+        """With the rows that came since, and without all that died."""
+        new = _new_live(snapshot, self.upto)
+        numbers = snapshot.columns["grid"][new]
+        keep = snapshot.alive if len(snapshot.dead) > self.dead_seen else None
+        tables = {}
+        for number, (scheme_name, length) in enumerate(snapshot.grids):
+            own = new[numbers == number]
+            columns = snapshot.columns
+            cells, records = columns["cell"][own], records_of(columns, own)
+            table = self.tables.get(number)
+            if table is None:
+                table = CellTable(scheme_name, length, cells, records)
+            elif len(own) or keep is not None:
+                table = table.merged(cells, records, keep)
+            tables[number] = table
+        return type(self)(snapshot.count, len(snapshot.dead), tables)
+
+    def positions(self) -> set[int]:
+        """All rows held: for checks."""
+        return {at for table in self.tables.values() for at in table.records[:, POSITION].tolist()}
+
+    def check(self) -> None:
+        """Raises InternalError where a trie is not what it should be."""
+        for table in self.tables.values():
+            table.trie.check()
+
+
+Structure = Times | Percents | Runs | Cells

@@ -32,7 +32,16 @@ from hypothesis.stateful import (
 )
 
 from geostore.grid import Region, scheme
-from geostore.index import CatalogEntry, LmdbCatalog, RecordChange, memory, open_catalog
+from geostore.index import (
+    CatalogEntry,
+    LmdbCatalog,
+    RecordChange,
+    cell_table,
+    memory,
+    open_catalog,
+    planner,
+    radix,
+)
 from geostore.query import Cursor, Explain, PercentRange, Query, SortKey, merge_batches
 from geostore.types import BBox, TileKey, TileSchema, TimeSpan
 from tests.synthetic_tiles import make_entry, make_schema
@@ -347,10 +356,18 @@ def _store(seed: int, count: int) -> list[CatalogEntry]:
 
 @pytest.fixture(params=["planned", "walked"], autouse=True)
 def planning(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small stores are scanned: half of the runs walk the structures whatever that costs."""
+    """Small stores are scanned: half of the runs walk the structures whatever that costs, take in
+    new rows at once, and take the ways that are meant for large answers.
+    """
     if request.param == "walked":
-        monkeypatch.setattr(memory, "SCAN_FRACTION", 1)
-        monkeypatch.setattr(memory, "REGION_TEST_ROWS_MAX", 0)
+        monkeypatch.setattr(planner, "SCAN_COST", math.inf)
+        monkeypatch.setattr(planner, "ENOUGH_ROWS", 0)
+        monkeypatch.setattr(planner, "WALK_ROWS", 0)
+        monkeypatch.setattr(memory, "TAIL_ROWS", 2)
+        monkeypatch.setattr(cell_table, "ENOUGH_ROWS", 1)
+        monkeypatch.setattr(cell_table, "BLOCKS_FINE", 8)
+        monkeypatch.setattr(cell_table, "JOINED_MAX", 2)
+        monkeypatch.setattr(radix, "BUCKET", 1)
 
 
 @pytest.mark.parametrize("count", [5, 60, 1500])

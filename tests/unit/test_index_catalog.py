@@ -336,7 +336,7 @@ def test_explain_says_which_structure_was_walked(catalog: LmdbCatalog) -> None:
         assert explain.to_text()
 
 
-def test_only_cells_that_exist_are_tested(catalog: LmdbCatalog) -> None:
+def test_only_rows_of_the_place_are_looked_at(catalog: LmdbCatalog) -> None:
     from geostore.grid import GEOHASH
 
     far = [make_entry("9" + a + b + c, scene="far") for a in "89" for b in "yz" for c in "0123"]
@@ -346,9 +346,8 @@ def test_only_cells_that_exist_are_tested(catalog: LmdbCatalog) -> None:
     explain = Explain()
     region = Region.from_bbox(GEOHASH.bounds("dqc0"))
     assert catalog.count(Query(region=region), explain=explain) == 16
-    (walk,) = [step for step in explain.steps if step.subject.startswith("trie")]
-    # d, dq, dqc, its twenty children, and 9: nothing under 9 or inside dqc0.
-    assert walk.subject == "trie of geocodes: 24 cells tested"
+    assert explain.structure == "region"
+    assert explain.considered == {"region": 16}  # nothing under 9, nor elsewhere under dqc
 
 
 # ---------------------------------------------------------------- records
@@ -601,7 +600,7 @@ def test_damage_in_memory_is_found_too(tmp_path: Path) -> None:
         columns.snapshot().columns["bytes"][0] += 1
         assert catalog.check() == ["memory and LMDB differ in bytes"]
         columns.snapshot().columns["bytes"][0] -= 1
-        time = follower.memory.time_structure()
+        time = follower.memory.view().times
         instants = time.classes[0]
         for keys, positions in instants.slices(0, 1):
             time.classes[0] = instants.delete(keys, positions)

@@ -1,0 +1,552 @@
+"""How a query is answered from a view of the rows: which structure is walked, what is tested.
+
+Each predicate that has a structure says how many rows it would leave, without visiting any. The one
+that promises the least work is walked, the others are tested on what it gives, column by column.
+Rows that came after the structure was built are tested one by one. Where a place leaves few rows
+nobody else is even asked: then the answer takes some 40 us whatever the catalog holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from geostore.errors import CorruptDataError
+from geostore.grid import Region, scheme
+from geostore.index.cell_table import (
+    CLOUD,
+    COLUMN,
+    COVERAGE,
+    END,
+    ENOUGH_ROWS,
+    GROUP,
+    POSITION,
+    ROW,
+    START,
+    UNKNOWN,
+    Bounds,
+    CellBox,
+    CellTable,
+    Records,
+    Stretches,
+    cell_boxes,
+    percent_code,
+)
+from geostore.index.columns import NO_START, Positions, Snapshot
+from geostore.index.geocodes import packing_of
+from geostore.index.memory import Selected, View
+from geostore.index.placement import NO_SLOT, slot_table
+from geostore.index.structures import Facts, Structure
+from geostore.query import Explain, PercentRange, Query
+from geostore.query.predicate import schema_matches
+from geostore.types import TimeSpan
+
+__all__ = ["count", "select"]
+
+Booleans = npt.NDArray[np.bool_]
+Integers = npt.NDArray[np.integer[Any]]
+Test = Callable[[Facts, Positions], Booleans]
+
+SCAN_COST: Final = 0.5
+"""Of testing a row where all are tested; 1: of a row that a table of cells gives."""
+RUN_COST: Final = 1.5
+"""Of a row of a group: they came together, and lie together."""
+TREE_COST: Final = 4.0
+"""Of a row that a tree gives: it lies anywhere in the columns."""
+WALK_ROWS: Final = 20_000
+"""Candidates of a shape that is no box from which on it is walked down the trie, so that what lies
+inside is not tested cell by cell.
+"""
+
+
+def _time_test(span: TimeSpan, facts: Facts, at: Positions) -> Booleans:
+    last = NO_START - 1 if span.end_us is None else min(span.end_us, NO_START - 1)
+    mask: Booleans = facts.start_us[at] <= last
+    if span.start_us is not None:
+        mask &= facts.end_us[at] >= span.start_us
+    return mask
+
+
+def _percent_test(name: str, bounds: PercentRange, facts: Facts, at: Positions) -> Booleans:
+    values = (facts.cloud if name == "cloud" else facts.coverage)[at]
+    low, high = bounds.minimum, bounds.maximum
+    if low is None and high is None:
+        return ~np.isnan(values)
+    if low is None:
+        mask: Booleans = values <= np.float32(high)  # NaN is not
+    else:
+        mask = values >= np.float32(low)
+        if high is not None:
+            mask &= values <= np.float32(high)
+    return mask
+
+
+def _in_boxes(boxes: list[CellBox], columns: Integers, rows: Integers) -> Booleans:
+    mask = np.zeros(len(columns), np.bool_)
+    for west, east, top, bottom in boxes:
+        mask |= (columns >= west) & (columns <= east) & (rows >= top) & (rows <= bottom)
+    return mask
+
+
+def _table_test(table: Booleans, facts: Facts, at: Positions) -> Booleans:
+    mask: Booleans = table[facts.group[at]]
+    return mask
+
+
+@dataclass(slots=True)
+class _Candidate:
+    """One way to find the rows of a predicate."""
+
+    rows: int
+    """Upper bound of the rows it leaves."""
+    cost: float
+
+
+@dataclass(slots=True)
+class _Places:
+    """Where in one table the rows of a place lie, and what is left to test of them."""
+
+    table: CellTable
+    stretches: Stretches
+    rows: int
+    boxes: list[CellBox] | None
+    """None: every row of the stretches matches."""
+
+
+class _Plan:
+    """One query against one view."""
+
+    def __init__(self, view: View, q: Query, explain: Explain | None = None) -> None:
+        self.view = view
+        self.snapshot = view.snapshot
+        self.q = q
+        self.explain = explain
+        self._grids: tuple[int, ...] = tuple(range(len(view.snapshot.grids)))
+        self._groups: Booleans | None = None
+        self._group_rows: dict[str, int] = {}
+        self._plan_groups()
+
+    # ------------------------------------------------------------ predicates of groups
+
+    def _plan_groups(self) -> None:
+        """Predicates that hold for all rows of a group or for none: one mask over groups."""
+        q, snapshot = self.q, self.snapshot
+        if q.datasets is None and q.platform is None and q.scene is None and not q.bands:
+            return
+        masks: dict[str, Booleans] = {}
+        if q.datasets is not None:
+            masks["dataset"] = self._groups_named("dataset", q.datasets)
+        if q.platform is not None:
+            masks["platform"] = self._groups_named("platform", (q.platform,))
+        if q.scene is not None:
+            masks["scene"] = self._groups_named("scene", (q.scene,))
+        if q.bands:
+            schemas = snapshot.values["schema"].tolist()
+            fits = np.array([schema_matches(schema, q.bands) for schema in schemas], np.bool_)
+            masks["bands"] = fits[snapshot.group_codes["schema"]]
+        if self.explain is not None:
+            self._group_rows = {
+                name: int(snapshot.group_live[mask].sum()) for name, mask in masks.items()
+            }
+        every = iter(masks.values())
+        table = next(every)
+        for mask in every:
+            table = table & mask
+        self._groups = table
+
+    def _groups_named(self, name: str, texts: tuple[str, ...]) -> Booleans:
+        known, codes = self.snapshot.codes[name], self.snapshot.group_codes[name]
+        wanted = [known[text] for text in texts if text in known]
+        if len(wanted) == 1:
+            mask: Booleans = codes == wanted[0]
+            return mask
+        return np.isin(codes, wanted)
+
+    @property
+    def _groups_name(self) -> str:
+        """The predicates of groups that are asked, as one."""
+        q = self.q
+        asked = {
+            "dataset": q.datasets is not None,
+            "platform": q.platform is not None,
+            "scene": q.scene is not None,
+            "bands": bool(q.bands),
+        }
+        return " and ".join(name for name, is_asked in asked.items() if is_asked)
+
+    @cached_property
+    def _rows_of_groups(self) -> int:
+        if self._groups is None:
+            return self.snapshot.live
+        return int(self.snapshot.group_live[self._groups].sum())
+
+    # ------------------------------------------------------------ tests
+
+    @cached_property
+    def _tests(self) -> dict[str, Test]:
+        """Of all predicates but places, the most selective first as a rule."""
+        q = self.q
+        tests: dict[str, Test] = {}
+        if q.time is not None:
+            tests["time"] = partial(_time_test, q.time)
+        if self._groups is not None:
+            tests[self._groups_name] = partial(_table_test, self._groups)
+        if q.cloud is not None:
+            tests["cloud"] = partial(_percent_test, "cloud", q.cloud)
+        if q.coverage is not None:
+            tests["coverage"] = partial(_percent_test, "coverage", q.coverage)
+        return tests
+
+    def _boxes(self, grid: int) -> list[CellBox]:
+        region = self.q.region
+        assert region is not None
+        name, length = self.snapshot.grids[grid]
+        return cell_boxes(name, length, region)
+
+    def _cells_match(self, grid: int, columns: Integers, rows: Integers) -> Booleans:
+        """Which cells of one grid match the region exactly; each is asked once."""
+        region = self.q.region
+        assert region is not None
+        name, length = self.snapshot.grids[grid]
+        packed = columns.astype(np.int64) << 32 | rows
+        distinct, inverse = np.unique(packed, return_inverse=True)
+        matches = region.matches_cells(scheme(name), distinct >> 32, distinct & 0xFFFFFFFF, length)
+        found: Booleans = matches[inverse]
+        return found
+
+    def _place_tests(self, positions: Positions) -> Positions:
+        """Those of some positions whose cells match the place."""
+        q, columns, facts = self.q, self.snapshot.columns, self.view.facts
+        if q.region is None and q.geocode is None:
+            return positions
+        kept = []
+        grids = columns["grid"][positions] if len(self.snapshot.grids) > 1 else None
+        for grid, (name, _) in enumerate(self.snapshot.grids):
+            own = positions if grids is None else positions[grids == grid]
+            if q.geocode is not None and len(own):
+                own = own[self._geocode_test(q.geocode, name, own)]
+            if q.region is not None and len(own):
+                own = own[_in_boxes(self._boxes(grid), facts.column[own], facts.row[own])]
+                if q.region.rectangles is None and len(own):
+                    own = own[self._cells_match(grid, facts.column[own], facts.row[own])]
+            kept.append(own)
+        return kept[0] if len(kept) == 1 else np.sort(np.concatenate([positions[:0], *kept]))
+
+    def _geocode_test(self, prefix: str, name: Any, positions: Positions) -> Booleans:
+        packing = packing_of(name)
+        cells = self.snapshot.columns["cell"][positions]
+        span = packing.range_of(prefix, recursive=self.q.recursive)
+        if span is None:
+            return np.zeros(len(cells), np.bool_)
+        mask: Booleans = (cells >= np.uint64(span[0])) & (cells <= np.uint64(span[1]))
+        return mask
+
+    # ------------------------------------------------------------ places
+
+    def _places(self) -> list[_Places] | None:
+        """Where the rows of the place lie; None: the query names no place."""
+        q = self.q
+        if q.region is None and q.geocode is None:
+            return None
+        found = []
+        for grid, table in self.view.cells.tables.items():
+            boxes = None if q.region is None else self._boxes(grid)
+            if q.geocode is not None:
+                stretches = table.under(q.geocode, recursive=q.recursive)
+                rows = sum(end - start for start, end in stretches)
+            else:
+                assert boxes is not None
+                stretches, rows = table.near(boxes)
+            if rows:
+                found.append(_Places(table, stretches, rows, boxes))
+        return found
+
+    def _from_places(self, places: list[_Places]) -> Positions:
+        """Rows of all tables that pass all tests, and of the tail; not in order."""
+        found = [self._from_table(each) for each in places]
+        cells = self.view.cells
+        if len(self.snapshot.dead) > cells.dead_seen:
+            found = [each[self.snapshot.alive[each]] for each in found]
+        if cells.upto < self.snapshot.count:
+            found.append(self._tail(cells.upto))
+        if len(found) == 1:
+            return found[0]
+        return np.concatenate(found) if found else np.empty(0, np.int64)
+
+    @cached_property
+    def _bounds(self) -> Bounds:
+        """The predicates on numbers, as a table of cells has them; without the place's."""
+        q, bounds = self.q, Bounds()
+        if q.time is not None:
+            last = NO_START - 1 if q.time.end_us is None else min(q.time.end_us, NO_START - 1)
+            bounds.add(START, None, last)
+            if q.time.start_us is not None:
+                bounds.add(END, q.time.start_us, None)
+        for row, percents in ((CLOUD, q.cloud), (COVERAGE, q.coverage)):
+            if percents is not None:
+                low, high = percents.minimum, percents.maximum
+                bounds.add(
+                    row,
+                    None if low is None else percent_code(low),
+                    UNKNOWN - 1 if high is None else percent_code(high),
+                )
+        return bounds
+
+    def _from_table(self, places: _Places) -> Positions:
+        table, region, boxes = places.table, self.q.region, places.boxes
+        bounds = self._bounds
+        if boxes is not None and len(boxes) == 1:
+            ((west, east, top, bottom),) = boxes
+            bounds = Bounds(bounds.each)
+            bounds.add(COLUMN, west, east)
+            bounds.add(ROW, top, bottom)
+            boxes = None
+        records = table.within(table.rows_of(places.stretches, places.rows), bounds)
+        if boxes is not None:
+            records = records[_in_boxes(boxes, records[:, COLUMN], records[:, ROW])]
+        if self._groups is not None:
+            records = records[self._groups[records[:, GROUP]]]
+        if region is not None and region.rectangles is None and len(records):
+            records = self._refined(table, records, region)
+        return records[:, POSITION]
+
+    def _refined(self, table: CellTable, records: Records, region: Region) -> Records:
+        """Those of a table's records whose cells match a shape that is no box."""
+        grid = self.snapshot.grids.index((table.scheme, table.length))
+        if len(records) > WALK_ROWS and self.q.geocode is None:
+            walk = table.walk(region)
+            if self.explain is not None:
+                self.explain.add("walk", f"trie of geocodes: {walk.tested} cells tested")
+            whole = [table.records[start:end] for start, end in walk.whole.tolist()]
+            unsure = [table.records[start:end] for start, end in walk.unsure.tolist()]
+            kept = [self._kept(np.concatenate([records[:0], *each])) for each in (whole, unsure)]
+            records = kept[1][self._cells_match(grid, kept[1][:, COLUMN], kept[1][:, ROW])]
+            return np.concatenate([kept[0], records])
+        return records[self._cells_match(grid, records[:, COLUMN], records[:, ROW])]
+
+    def _kept(self, records: Records) -> Records:
+        """Those that pass all tests but the place's."""
+        records = CellTable.within(records, self._bounds)
+        return records if self._groups is None else records[self._groups[records[:, GROUP]]]
+
+    def _tail(self, first: int) -> Positions:
+        """The rows from `first` on that match, found one by one."""
+        at: Positions = np.flatnonzero(self.snapshot.alive[first:]) + first
+        return self._tested(at, self._tests)
+
+    def _tested(self, at: Positions, tests: dict[str, Test]) -> Positions:
+        """Those of some live positions that pass these tests, and lie in the place."""
+        facts = self.view.facts
+        for name, test in tests.items():
+            if not len(at):
+                return at
+            at = at[test(facts, at)]
+            self._say("filter", name, actual_rows=len(at))
+        if len(at) and (self.q.region is not None or self.q.geocode is not None):
+            at = self._place_tests(at)
+            self._say("filter", "place", actual_rows=len(at))
+        return at
+
+    def _say(self, action: str, subject: str, **rows: int) -> None:
+        if self.explain is not None:
+            self.explain.add(action, subject, **rows)
+
+    # ------------------------------------------------------------ selection
+
+    def select(self) -> Positions:
+        """Positions of the live rows that satisfy every flat predicate, in no order."""
+        places = self._places()
+        if places is not None and self.explain is None:
+            rows = sum(each.rows for each in places)
+            if rows <= ENOUGH_ROWS:
+                return self._from_places(places)
+        candidates = self._candidates(places)
+        best = min(candidates, key=lambda name: candidates[name].cost, default=None)
+        total = self.snapshot.count
+        if best is None or candidates[best].cost > SCAN_COST * total:
+            at: Positions = np.flatnonzero(self.snapshot.alive)
+            self._say("scan", "all rows", estimated_rows=self.snapshot.live, actual_rows=len(at))
+            return self._tested(at, self._tests)
+        if self.explain is not None:
+            self.explain.structure = best
+        if best in ("region", "geocode"):
+            assert places is not None
+            found = self._from_places(places)
+            self._say("walk", best, estimated_rows=candidates[best].rows, actual_rows=len(found))
+            return found
+        return self._from_structure(best, candidates[best].rows)
+
+    def _candidates(self, places: list[_Places] | None) -> dict[str, _Candidate]:
+        q, view = self.q, self.view
+        found: dict[str, _Candidate] = {}
+        if places is not None:
+            rows = sum(each.rows for each in places)
+            found["region" if q.geocode is None else "geocode"] = _Candidate(rows, float(rows))
+        if self._groups is not None:
+            rows = self._rows_of_groups
+            found[self._groups_name] = _Candidate(rows, rows * RUN_COST)
+        if q.time is not None:
+            rows = view.times.count(q.time)
+            found["time"] = _Candidate(rows, rows * TREE_COST)
+        if q.cloud is not None:
+            rows = view.percents("cloud_cover").count(q.cloud)
+            found["cloud"] = _Candidate(rows, rows * TREE_COST)
+        if q.coverage is not None:
+            rows = view.percents("pixel_coverage").count(q.coverage)
+            found["coverage"] = _Candidate(rows, rows * TREE_COST)
+        if self.explain is not None:
+            self.explain.considered.update({name: each.rows for name, each in found.items()})
+        return found
+
+    def _from_structure(self, name: str, estimated: int) -> Positions:
+        """Rows that a tree or the groups' runs give, tested, and those of the tail."""
+        q, view, snapshot = self.q, self.view, self.snapshot
+        structure: Structure
+        at: Positions
+        if name == "time":
+            assert q.time is not None
+            structure = view.times
+            at = structure.walk(q.time)
+        elif name == self._groups_name:
+            assert self._groups is not None
+            structure = view.runs
+            at = structure.walk(self._groups)
+        else:
+            bounds = q.cloud if name == "cloud" else q.coverage
+            assert bounds is not None
+            structure = view.percents("cloud_cover" if name == "cloud" else "pixel_coverage")
+            at = structure.walk(bounds)
+        if len(snapshot.dead) > structure.dead_seen:
+            at = at[snapshot.alive[at]]
+        self._say("walk", name, estimated_rows=estimated, actual_rows=len(at))
+        # An interval that begins in the span's reach may end before it.
+        tests = {key: test for key, test in self._tests.items() if key != name or key == "time"}
+        at = self._tested(at, tests)
+        if structure.upto < snapshot.count:
+            at = np.concatenate([at, self._tail(structure.upto)])
+        return at
+
+    # ------------------------------------------------------------ counts
+
+    def count(self) -> int | None:
+        """How many rows match, where no row that was there when structures were built need be
+        looked at; None where they must.
+        """
+        if self.q.region is not None:
+            return None
+        asked = [*self._tests, *(["geocode"] if self.q.geocode is not None else [])]
+        if not asked:
+            return self.snapshot.live
+        if len(asked) > 1:
+            return None
+        (name,) = asked
+        if self._groups is not None:
+            return self._rows_of_groups
+        if name == "time":
+            return self._count_times()
+        if name == "geocode":
+            places = self._places() or []
+            return self._corrected(self.view.cells, sum(each.rows for each in places))
+        percents = self.view.percents("cloud_cover" if name == "cloud" else "pixel_coverage")
+        bounds = self.q.cloud if name == "cloud" else self.q.coverage
+        assert bounds is not None
+        return self._corrected(percents, percents.count(bounds))
+
+    def _count_times(self) -> int:
+        assert self.q.time is not None
+        times = self.view.times
+        sure, unsure = times.unsure(self.q.time)
+        passed = np.count_nonzero(_time_test(self.q.time, self.view.facts, unsure))
+        return self._corrected(times, sure + int(passed))
+
+    def _corrected(self, structure: Structure, rows: int) -> int:
+        """A structure's count, less those of its rows that died, with those of the tail."""
+        dead = self.snapshot.dead[structure.dead_seen :]
+        dead = dead[dead < structure.upto]
+        rows -= len(self._tested(dead, self._tests))
+        if structure.upto < self.snapshot.count:
+            rows += len(self._tail(structure.upto))
+        return rows
+
+
+def select(
+    view: View,
+    q: Query,
+    explain: Explain | None = None,
+    *,
+    slots: frozenset[int] | None = None,
+    row_slots: npt.NDArray[np.uint16] | None = None,
+) -> Selected:
+    """The rows that satisfy every predicate (sort and limit play no part), in no order.
+
+    With `slots`, only rows that lie in one of them by `row_slots`.
+
+    Raises:
+        CorruptDataError: a row would be asked for its slot, and its dataset has none.
+    """
+    snapshot = view.snapshot
+    if explain is None:
+        positions = _Plan(view, q).select()
+    else:
+        with explain.stage("plan"):
+            explain.predicates.update(q.predicates())
+            plan = _Plan(view, q, explain)
+        with explain.stage("select"):
+            positions = plan.select()
+    if slots is not None:
+        assert row_slots is not None
+        table = slot_table(slots)
+        if len(slots) < len(table) - 1:
+            positions = positions[table[row_slots[positions]]]
+            if explain is not None:
+                explain.add("filter", "slots", actual_rows=len(positions))
+        _check_placed(snapshot, positions, row_slots)
+    if explain is not None:
+        explain.rows_total = _rows_in(snapshot, slots, row_slots)
+        if slots is not None:
+            explain.considered["slots"] = explain.rows_total
+        explain.rows_matched = len(positions)
+    return Selected(snapshot, positions, row_slots)
+
+
+def count(
+    view: View,
+    q: Query,
+    explain: Explain | None = None,
+    *,
+    slots: frozenset[int] | None = None,
+    row_slots: npt.NDArray[np.uint16] | None = None,
+) -> int:
+    """How many rows `select` would give; where counts suffice, without looking at any."""
+    if explain is None and slots is None:
+        known = _Plan(view, q).count()
+        if known is not None:
+            return known
+    return len(select(view, q, explain, slots=slots, row_slots=row_slots).positions)
+
+
+def _rows_in(
+    snapshot: Snapshot,
+    slots: frozenset[int] | None,
+    row_slots: npt.NDArray[np.uint16] | None,
+) -> int:
+    if slots is None or row_slots is None:
+        return snapshot.live
+    return int(np.count_nonzero(slot_table(slots)[row_slots[snapshot.alive]]))
+
+
+def _check_placed(
+    snapshot: Snapshot, positions: Positions, row_slots: npt.NDArray[np.uint16]
+) -> None:
+    unplaced = positions[row_slots[positions] == NO_SLOT]
+    if len(unplaced):
+        first = snapshot.group_values("dataset_id", unplaced[:1])[0]
+        raise CorruptDataError(
+            f"catalog: {len(unplaced)} tiles of dataset id {first!r} and its like have no"
+            " definition that places them on the ring"
+        )
