@@ -17,7 +17,7 @@ from geostore.errors import CorruptDataError
 from geostore.index.columns import Columns, Positions, Snapshot
 from geostore.index.placement import NO_SLOT, RowSlots, slot_table
 from geostore.index.structures import CellStructure, PercentStructure, TimeStructure
-from geostore.query import Explain, PercentRange, Query
+from geostore.query import Explain, PercentRange, Query, RowFacts, evaluate
 from geostore.query.predicate import percent_matches, schema_matches, time_matches
 
 __all__ = ["Memory", "Selected"]
@@ -266,6 +266,10 @@ class Memory:
             positions = self._run(plan, snapshot, explain)
         if slots is not None and row_slots is not None:
             self._check_placed(snapshot, positions, row_slots)
+        if q.where is not None:
+            facts = RowFacts(snapshot.batch(positions, ()))
+            positions = positions[evaluate(q.where, facts)]
+            explain.add("filter", "where", actual_rows=len(positions))
         explain.rows_total = rows_total
         explain.rows_matched = len(positions)
         return Selected(snapshot, positions, row_slots)
