@@ -159,6 +159,10 @@ def _known_times(tiles: Tiles) -> tuple[npt.NDArray[np.bool_], Ids]:
     return tiles.time_us != NULL_TIME, end
 
 
+def _scene_codes(tiles: Tiles) -> dict[str, int]:
+    return {scene_name(code): code for code in range(int(tiles.scene.max(initial=0)) + 1)}
+
+
 def _nullable(values: npt.NDArray[Any], known: npt.NDArray[np.bool_]) -> list[Any]:
     found: list[Any] = values.tolist()
     for i in np.flatnonzero(~known).tolist():
@@ -256,7 +260,7 @@ def _result(query: Query, wanted: _Wanted, table: str, cell: str, *, count: bool
 
 
 def _filters(wanted: _Wanted) -> tuple[list[str], list[Any]]:
-    """Tests on the table `tiles` for what is neither place nor time."""
+    """Tests on the table `tiles` for what is neither place nor time nor scene."""
     tests: list[str] = []
     bindings: list[Any] = []
     for name, low, high in wanted.ranges:
@@ -275,9 +279,6 @@ def _filters(wanted: _Wanted) -> tuple[list[str], list[Any]]:
         else:
             tests.append(f"tiles.{name} IN ({','.join('?' * len(codes))})")
         bindings += codes
-    if wanted.scene is not None:
-        tests.append("tiles.scene = (SELECT code FROM scenes WHERE name = ?)")
-        bindings.append(wanted.scene)
     return tests, bindings
 
 
@@ -290,11 +291,16 @@ _ORDERS = {
 }
 
 
-def _order(query: Query) -> tuple[str, list[Any]]:
+_DUCKDB_ORDERS = _ORDERS | {
+    "cloud": " ORDER BY cloud NULLS LAST, time_us NULLS LAST, dataset, morton, scene LIMIT ?"
+}
+
+
+def _order(query: Query, orders: dict[str, str]) -> tuple[str, list[Any]]:
     if query.limit is None:
         return "", []
     assert query.sort is not None
-    return _ORDERS[query.sort], [query.limit]
+    return orders[query.sort], [query.limit]
 
 
 class SqliteBtree(_Sqlite):
@@ -325,8 +331,7 @@ class SqliteBtree(_Sqlite):
         execute("CREATE TABLE grid_rows (row INTEGER PRIMARY KEY)")
         self._insert("grid_rows", [(row,) for row in range(ROWS_ALL)], 1)
         execute("CREATE TABLE scenes (name TEXT PRIMARY KEY, code INT) WITHOUT ROWID")
-        codes = range(int(tiles.scene.max(initial=0)) + 1)
-        self._insert("scenes", [(scene_name(code), code) for code in codes], 2)
+        self._insert("scenes", _scene_codes(tiles).items(), 2)
         for index in self.INDEXES:
             execute(f"CREATE INDEX {index}")
         execute("ANALYZE")
@@ -334,6 +339,9 @@ class SqliteBtree(_Sqlite):
     def prepare(self, query: Query, *, count: bool) -> Ask | None:
         wanted = _wanted(query)
         tests, others = _filters(wanted)
+        if wanted.scene is not None:
+            tests.append("tiles.scene = (SELECT code FROM scenes WHERE name = ?)")
+            others.append(wanted.scene)
         source, first = "tiles", []
         if wanted.cells is not None:
             west, east, north, south = wanted.cells
@@ -367,7 +375,7 @@ class SqliteBtree(_Sqlite):
         result = _result(
             query, wanted, "tiles", f"(tiles.row << {_COLUMN_BITS}) | tiles.col", count=count
         )
-        order, limit = _order(query)
+        order, limit = _order(query, _ORDERS)
         sql = f"SELECT {result} FROM {source}"
         if tests:
             sql += " WHERE " + " AND ".join(tests)
@@ -403,6 +411,7 @@ class SqliteRtree(_Sqlite):
         wanted = _wanted(query)
         if wanted.cells is None and wanted.morton is None and wanted.span is None:
             return None
+        assert wanted.scene is None, "no shape asks for a scene and a place"
         tests: list[str] = []
         bindings: list[Any] = []
         cells = wanted.cells or _prefix_ranges(query.geocode)
@@ -421,7 +430,7 @@ class SqliteRtree(_Sqlite):
         if others or query.limit is not None:
             source = "places CROSS JOIN tiles ON tiles.id = places.id"
         result = _result(query, wanted, "places", f"(y0 << {_COLUMN_BITS}) | x0", count=count)
-        order, limit = _order(query)
+        order, limit = _order(query, _ORDERS)
         sql = f"SELECT {result} FROM {source} WHERE " + " AND ".join(tests + others) + order
         return self._ask(sql, (*bindings, *values, *limit), wanted.polygon, count=count)
 
@@ -486,12 +495,7 @@ class DuckDb(Rival):
                 f" coverage, dataset, platform, schema, scene FROM given ORDER BY {order}"
             )
         self._connection.unregister("given")
-        names = [scene_name(code) for code in range(int(tiles.scene.max(initial=0)) + 1)]
-        given = {"code": np.arange(len(names), dtype=np.int32), "name": np.array(names, object)}
-        self._connection.register("given", given)
-        execute("CREATE TABLE scenes (code INTEGER, name TEXT PRIMARY KEY)")
-        execute("INSERT INTO scenes SELECT code, name FROM given")
-        self._connection.unregister("given")
+        self._scenes = _scene_codes(tiles)
         execute("CREATE INDEX scene ON by_time (scene)")
 
     def _statement(self, sql: str) -> str:
@@ -513,17 +517,20 @@ class DuckDb(Rival):
         if wanted.span is not None:
             tests += ["time_us <= ?", "end_us >= ?"]
             values += [wanted.span[1], wanted.span[0]]
+        if wanted.scene is not None:  # a subquery would keep it from its index
+            tests.append("scene = ?")
+            values.append(self._scenes[wanted.scene])
         result = "count(*) AS id" if count and wanted.polygon is None else "id"
         if wanted.polygon is not None:
             result += f", (row::INTEGER << {_COLUMN_BITS}) | col AS cell"
         has_place = wanted.cells is not None or wanted.morton is not None
         table = "by_place" if has_place and wanted.span is None else "by_time"
-        order, limit = _order(query)
+        order, limit = _order(query, _DUCKDB_ORDERS)
         where = f" WHERE {' AND '.join(tests)}" if tests else ""
         name = self._statement(f"SELECT {result} FROM {table} AS tiles{where}{order}")
         given = (*values, *limit)
-        texts = [f"'{value}'" if isinstance(value, str) else str(value) for value in given]
-        sql = f"EXECUTE {name}({', '.join(texts)})" if texts else f"EXECUTE {name}"
+        texts = ", ".join(map(str, given))
+        sql = f"EXECUTE {name}({texts})" if given else f"EXECUTE {name}"
         return self._ask(sql, wanted.polygon, count=count)
 
     def _ask(self, sql: str, polygon: Any | None, *, count: bool) -> Ask:
@@ -562,9 +569,7 @@ class NumpyScan(Rival):
             "schema": tiles.schema,
         }
         self._scene = tiles.scene
-        self._scenes = {
-            scene_name(code): code for code in range(int(tiles.scene.max(initial=0)) + 1)
-        }
+        self._scenes = _scene_codes(tiles)
         self._morton = tiles.morton.astype(np.int32)
         self._tiles = tiles
 
@@ -614,20 +619,20 @@ class NumpyScan(Rival):
         return mask
 
     def _first(self, ids: Ids, query: Query) -> Ids:
-        tiles = self._tiles
+        limit = query.limit
+        assert limit is not None
         start = self._start[ids]
-        keys: list[npt.NDArray[Any]] = [
-            tiles.scene[ids],
-            tiles.morton[ids],
-            tiles.dataset[ids],
-            start,
-        ]
         if query.sort == "-time":
-            keys.append(np.where(start == _LAST_US, _LAST_US, -start))
+            primary: npt.NDArray[Any] = np.where(start == _LAST_US, _LAST_US, -start)
         else:
-            cloud = tiles.cloud[ids]
-            keys.append(np.where(np.isnan(cloud), np.float32(math.inf), cloud))
-        return ids[np.lexsort(keys)][: query.limit]
+            cloud = self._percent["cloud"][ids]
+            primary = np.where(np.isnan(cloud), np.float32(math.inf), cloud)
+        if len(ids) > limit:  # whatever lies behind the last of the first needs no sorting
+            first = np.flatnonzero(primary <= np.partition(primary, limit - 1)[limit - 1])
+            ids, start, primary = ids[first], start[first], primary[first]
+        tiles = self._tiles
+        keys = (tiles.scene[ids], tiles.morton[ids], tiles.dataset[ids], start, primary)
+        return ids[np.lexsort(keys)][:limit]
 
 
 def all_rivals(path: Path | None = None) -> list[Rival]:
