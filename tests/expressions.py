@@ -125,7 +125,7 @@ def random_leaf(rng: random.Random, entries: Sequence[CatalogEntry]) -> Leaf:
     if kind == 2:
         return TimeOverlaps(TimeSpan(*_bounds(rng, some.meta.time_us or 0, 400)))
     if kind == 3:
-        return HasBands(tuple(rng.sample(sorted(some.meta.schema.names), rng.randint(1, 2))))
+        return HasBands(tuple(rng.choices(sorted(some.meta.schema.names), k=rng.randint(1, 2))))
     if kind == 4:
         return IsNull(rng.choice(("time", "time_end", "cloud", "platform")))
     if kind == 5:
