@@ -248,7 +248,10 @@ class Segments:
         """`length` bytes of a segment, not verified; a copy where there are too many maps."""
         end = offset + length
         kept = self._kept.get(number)
-        if (kept is None or len(kept.bytes.data) < end) and len(self._maps) >= MAPS_MAX:
+        if kept is not None and end <= len(kept.bytes.data):
+            kept.bytes.require(end)
+            return kept.bytes.data[offset:end]
+        if len(self._maps) >= MAPS_MAX:
             return self._copy(number, offset, length)
         return self.mapped(number, end).at(offset, length)
 

@@ -205,9 +205,12 @@ class LogWriter:
                 found.torn_bytes,
             )
         begin = synced.offset if synced.segment == end.segment else SEGMENT_HEADER_BYTES
-        for offset in range(begin, end.offset, COPY_BYTES):
+        offset = begin
+        while offset < end.offset:
             piece = disk.pread(descriptor, min(COPY_BYTES, end.offset - offset), offset)
+            assert piece, offset  # it was read a moment ago, and nobody else writes
             self._write_all(descriptor, [memoryview(piece)], offset)
+            offset += len(piece)
         if size > end.offset or begin < end.offset:
             disk.sync(descriptor)
 

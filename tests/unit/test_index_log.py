@@ -468,6 +468,62 @@ def test_a_killed_writer_loses_nothing_it_acknowledged(directory: Path) -> None:
     reader.close()
 
 
+def test_a_head_made_anew_is_found(directory: Path) -> None:
+    writer = opened(directory)
+    reader = LogReader(directory)
+    writer.append(1, [b"a"])
+    writer.sync()
+    reader.refresh()
+    writer.close()
+    (directory / "head").unlink()
+    writer = opened(directory)
+    writer.append(1, [b"b"])
+    writer.sync()
+    assert not reader.has_news()  # the file that it has mapped is nobody's now
+    assert reader.is_current()
+    assert reader.has_news()
+    reader.refresh()
+    assert payloads(reader) == [b"a", b"b"]
+    assert not reader.has_news()
+    (directory / "head").unlink()
+    assert reader.is_current()
+    writer.append(1, [b"c"])
+    for _ in range(2):
+        assert reader.has_news()
+        reader.refresh()  # without a head it reads the log, and takes what is whole
+        assert payloads(reader) == [b"a", b"b", b"c"]
+    reader.close()
+    writer.close()
+
+
+def test_a_reader_without_a_head_beside_a_busy_writer(directory: Path) -> None:
+    """What it takes for damage may be a frame that is being written."""
+    writer = opened(directory)
+    at = writer.append(1, [b"a" * 100])
+    writer.sync()
+    writer.append(1, [b"b" * 100])
+    (directory / "head").unlink()
+    whole = segment(directory).read_bytes()
+
+    class Disk(QuickDisk):
+        reads = 0
+
+        def pread(self, descriptor: int, length: int, offset: int) -> bytes:
+            data = super().pread(descriptor, length, offset)
+            if offset < at.offset < offset + len(data):
+                self.reads += 1
+                if self.reads == 1:  # before its end was written
+                    end = at.offset - offset + 50
+                    return data[:end] + bytes(54) + data[end + 54 :]
+            return data
+
+    reader = LogReader(directory, disk=Disk())
+    assert payloads(reader) == [b"a" * 100, b"b" * 100]
+    assert segment(directory).read_bytes() == whole
+    reader.close()
+    writer.close()
+
+
 # ---------------------------------------------------------------- cut, flipped, missing
 
 
@@ -664,6 +720,33 @@ def test_damage_names_what_is_lost_and_what_to_do(directory: Path) -> None:
     segment(directory).write_bytes(data)
     with pytest.raises(CorruptDataError, match="frames from 6 on are lost"):
         payloads(reader, frames[4].end)
+
+
+def test_frames_longer_than_a_window(directory: Path) -> None:
+    made = [os.urandom(3_000_001), b"small", os.urandom(5_000_000), b"last"]
+    writer = opened(directory)
+    for payload in made:
+        writer.append(1, [payload])
+        writer.sync()
+    offsets = [frame.at.offset for frame in writer.frames(START)]
+    writer._release()
+    again = opened(directory)
+    assert payloads(again) == made
+    again.close()
+    data = bytearray(segment(directory).read_bytes())
+    data[offsets[0] + 100] ^= 1
+    (directory / "head").unlink()
+    segment(directory).write_bytes(data)
+    with pytest.raises(CorruptDataError, match="frame 1 is lost"):
+        opened(directory)
+    segment(directory).write_bytes(data[: offsets[2] + 4_000_000])
+    with pytest.raises(CorruptDataError, match="frame 2 after it says that it was durable"):
+        opened(directory)
+    segment(directory).write_bytes(data[: offsets[1] - 48])
+    again = opened(directory)
+    assert payloads(again) == []
+    assert again.recovery.cut_bytes == offsets[1] - 48 - 64 - 7  # its padding is zero
+    again.close()
 
 
 def test_missing_segments_are_named(directory: Path) -> None:
