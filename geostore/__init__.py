@@ -14,6 +14,7 @@ from geostore import errors
 from geostore.errors import GeostoreError
 
 if TYPE_CHECKING:
+    from geostore import where
     from geostore.api import Selection, Store, Tile
     from geostore.types import BBox, TimeSpan
 
@@ -27,6 +28,7 @@ __all__ = [
     "__version__",
     "errors",
     "open",
+    "where",
 ]
 
 _LATE = {
@@ -74,9 +76,11 @@ def __getattr__(name: str) -> Any:
         from geostore.config import installed_version
 
         return installed_version()
-    if name in _LATE:
-        from importlib import import_module
+    from importlib import import_module
 
+    if name == "where":
+        return import_module("geostore.where")
+    if name in _LATE:
         return getattr(import_module(_LATE[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

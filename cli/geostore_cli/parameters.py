@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from geostore.errors import InvalidInputError
 
+if TYPE_CHECKING:
+    from geostore.query import Expression
+
 __all__ = [
     "BBOX",
     "BYTES",
+    "FILTER",
     "NAMES",
     "PERCENT_RANGE",
     "RESOLUTION",
@@ -23,6 +28,7 @@ __all__ = [
 ]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+_FILTER_BYTES_MAX = 8 << 20  # what fits a message to a node
 
 
 class _Checked(click.ParamType):  # type: ignore[type-arg]  # generic only in newer click
@@ -95,6 +101,26 @@ def _percent_range(text: str) -> tuple[float | None, float | None]:
     return low, high
 
 
+def _filter(text: str) -> Expression:
+    """CQL2 JSON as it is, or in a file: `@FILE`, or a name that ends in .json."""
+    from geostore import where
+
+    if not text.startswith("@") and not text.endswith(".json"):
+        return where.cql2(text)
+    path = Path(text.removeprefix("@")).expanduser()
+    try:
+        if path.stat().st_size > _FILTER_BYTES_MAX:
+            raise InvalidInputError(f"filter file {path}: over 8 MiB, expected a filter")
+        condition = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise InvalidInputError(f"filter file {path}: {reason}") from None
+    try:
+        return where.cql2(condition)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"filter file {path}: {error}") from None
+
+
 def _resolution(text: str) -> float:
     expected = "expected a pixel size in metres"
     value = _number(text, text, expected)
@@ -116,6 +142,7 @@ def _bytes(text: str) -> str:
 
 BBOX = _Checked("W,S,E,N", _bbox)
 BYTES = _Checked("SIZE", _bytes)
+FILTER = _Checked("JSON|@FILE", _filter)
 TIME = _Checked("A/B", _time)
 NAMES = _Checked("NAME[,NAME…]", _names)
 PERCENT_RANGE = _Checked("MIN..MAX", _percent_range)
@@ -157,6 +184,14 @@ _PREDICATES = (
     ),
     click.option("--platform", metavar="NAME", help="From this satellite or aircraft."),
     click.option("--scene", metavar="ID", help="Of this scene."),
+    click.option(
+        "--filter",
+        "cql2_filter",
+        type=FILTER,
+        metavar="JSON|@FILE",
+        help="Of which this CQL2 JSON filter is true: conditions joined by and, or, not. Given as"
+        " it is, or as the name of a file (@FILE or FILE.json).",
+    ),
 )
 
 
@@ -198,6 +233,7 @@ def _take_chosen(kwargs: dict[str, Any]) -> dict[str, Any]:
         "platform": "platform",
         "scene": "scene",
         "bands": "bands",
+        "cql2_filter": "where",
     }
     values = {keyword: kwargs.pop(option) for option, keyword in names.items()}
     chosen = {keyword: value for keyword, value in values.items() if value is not None}

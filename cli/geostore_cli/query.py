@@ -44,6 +44,7 @@ def query(
     geostore query --bbox -75.7,37.6,-75.5,37.7 --time 2016-01 --cloud ..20
     geostore query --geocode dq8 --coverage 95.. --sort -time --limit 10
     geostore query --geometry field.geojson --format geojson > tiles.geojson
+    geostore query --filter '{"op": "isNull", "args": [{"property": "cloud_cover"}]}'
     """
     if count and explain:
         raise click.UsageError("--count and --explain exclude each other")

@@ -17,7 +17,7 @@ from geostore.errors import InvalidInputError, NotFoundError
 if TYPE_CHECKING:
     from geostore.backends import Backend
     from geostore.grid import Region
-    from geostore.query import PercentRange, Query
+    from geostore.query import Expression, PercentRange, Query
     from geostore.scenes import Reader
     from geostore.types import BBox, IngestProgress, TimeSpan
 
@@ -25,9 +25,11 @@ __all__ = [
     "box",
     "check_bands_known",
     "check_datasets_known",
+    "check_where_known",
     "choice",
     "names",
     "percent",
+    "predicates",
     "reader",
     "refuse",
     "region",
@@ -35,6 +37,7 @@ __all__ = [
     "shown_progress",
     "time_span",
     "time_text",
+    "where",
     "whole",
 ]
 
@@ -206,6 +209,57 @@ def percent(what: str, value: Any) -> PercentRange | None:
         raise InvalidInputError(f"{what}: {error}") from None
 
 
+def predicates(
+    *,
+    dataset: Any = None,
+    bbox: Any = None,
+    geometry: Any = None,
+    geocode: str | None = None,
+    recursive: bool = True,
+    time: Any = None,
+    cloud_cover: Any = None,
+    pixel_coverage: Any = None,
+    bands: Any = None,
+    platform: str | None = None,
+    scene: str | None = None,
+) -> Query:
+    """The query of the plain predicates, in the words of `Store.query`."""
+    from geostore.grid import Region
+    from geostore.query import Query
+
+    place = box(bbox)
+    both = shape = region(geometry)
+    if place is not None:
+        both = Region.from_bbox(place)
+        both = both if shape is None else Region.of_both(both, shape)
+    return Query(
+        datasets=names("dataset", dataset),
+        region=both,
+        geocode=geocode,
+        recursive=recursive,
+        time=time_span(time),
+        cloud=percent("cloud_cover", cloud_cover),
+        coverage=percent("pixel_coverage", pixel_coverage),
+        bands=names("bands", bands) or (),
+        platform=platform,
+        scene=scene,
+    )
+
+
+def where(expression: Any, cql2: Any) -> Expression | None:
+    """What an expression and a CQL2 filter ask together; either may be None."""
+    from geostore.query import AllOf
+    from geostore.query.cql2 import from_cql2
+    from geostore.query.expression import check_expression
+
+    if expression is not None:
+        check_expression(expression, "where")
+    if cql2 is None:
+        return expression  # type: ignore[no-any-return]  # checked
+    filtered = from_cql2(cql2)
+    return filtered if expression is None else AllOf((expression, filtered))
+
+
 def reader(name: str) -> Reader:
     """A reader by name. Raises NotFoundError, which names the known ones."""
     from geostore.scenes import reader_named, readers
@@ -227,15 +281,36 @@ def check_datasets_known(backend: Backend, wanted: Iterable[str]) -> None:
             raise NotFoundError(unknown_name("dataset", name, known))
 
 
+def check_where_known(backend: Backend, expression: Expression) -> None:
+    """Raises NotFoundError for a dataset of an expression that is not there."""
+    from geostore.query import OneOf, leaves
+
+    datasets = [
+        leaf for leaf in leaves(expression) if isinstance(leaf, OneOf) and leaf.column == "dataset"
+    ]
+    if datasets:
+        check_datasets_known(backend, (name for leaf in datasets for name in leaf.values))
+
+
+def _bands_asked(query: Query) -> tuple[str, ...]:
+    """Bands that a query names, in its own predicate or in an expression."""
+    from geostore.query import HasBands, leaves
+
+    if query.where is None:
+        return query.bands
+    found = (leaf.bands for leaf in leaves(query.where) if isinstance(leaf, HasBands))
+    return tuple(dict.fromkeys((*query.bands, *(name for bands in found for name in bands))))
+
+
 def check_bands_known(backend: Backend, query: Query) -> None:
-    """After a query for bands found nothing: raises NotFoundError if no tile has such a band.
+    """After a query found nothing: raises NotFoundError if no tile has a band that it asked for.
 
     A band that only tiles outside the query have is no mistake: the answer is empty.
     """
     from geostore.query import Query
     from geostore.wrangle import unknown_name
 
-    unknown = [name for name in query.bands if not backend.count(Query(bands=(name,)))]
+    unknown = [name for name in _bands_asked(query) if not backend.count(Query(bands=(name,)))]
     if not unknown:
         return
     known: set[str] = set()

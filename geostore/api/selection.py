@@ -46,7 +46,7 @@ class Selection:
         for batch in self._backend.query(self._query, explain):
             empty = empty and not len(batch)
             yield batch
-        if empty and self._query.bands:
+        if empty:
             keywords.check_bands_known(self._backend, self._query)
 
     def _arrow_batches(self) -> Iterator[pa.RecordBatch]:
@@ -55,7 +55,7 @@ class Selection:
         for batch in self._backend.query_arrow(self._query):
             empty = empty and not batch.num_rows
             yield batch
-        if empty and self._query.bands:
+        if empty:
             keywords.check_bands_known(self._backend, self._query)
 
     def _rows(self) -> Iterator[TileRow]:
@@ -70,7 +70,7 @@ class Selection:
     def count(self) -> int:
         """How many tiles match now (at most `limit`)."""
         total = self._backend.count(self._query)
-        if not total and self._query.bands:
+        if not total:
             keywords.check_bands_known(self._backend, self._query)
         return total
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from geostore.api.reclouding import RecloudReport
     from geostore.backends import Backend
     from geostore.node import StoreStatus, VerifyReport
-    from geostore.query import SortKey
+    from geostore.query import Expression, SortKey
     from geostore.scenes import Remote
     from geostore.types import (
         BBox,
@@ -309,6 +310,8 @@ class Store:
         bands: Names | None = None,
         platform: str | None = None,
         scene: str | None = None,
+        where: Expression | None = None,
+        filter: Mapping[str, Any] | str | None = None,  # noqa: A002 - the word of STAC's search
         sort: SortKey | None = None,
         limit: int | None = None,
         **unknown: object,
@@ -328,6 +331,8 @@ class Store:
             bands: the tile has all of them.
             platform: as in the tiles.
             scene: a scene's id.
+            where: what else must be true, with and, or, not: see `geostore.where`.
+            filter: the same as a CQL2 filter, JSON or its text.
             sort: `time`, `cloud` or `coverage`, with `-` before it descending.
             limit: at most so many tiles.
 
@@ -335,32 +340,25 @@ class Store:
             NotFoundError: an unknown dataset; names the known ones.
             InvalidInputError: a value that can never match, or an unknown keyword.
         """
-        from geostore.grid import Region
-        from geostore.query import Query
-
         keywords.refuse(unknown, Store.query)
-        datasets = keywords.names("dataset", dataset)
-        if datasets is not None:
-            keywords.check_datasets_known(self._backend, datasets)
-        box = keywords.box(bbox)
-        region = shape = keywords.region(geometry)
-        if box is not None:
-            region = Region.from_bbox(box)
-            region = region if shape is None else Region.of_both(region, shape)
-        query = Query(
-            datasets=datasets,
-            region=region,
+        query = keywords.predicates(
+            dataset=dataset,
+            bbox=bbox,
+            geometry=geometry,
             geocode=geocode,
             recursive=recursive,
-            time=keywords.time_span(time),
-            cloud=keywords.percent("cloud_cover", cloud_cover),
-            coverage=keywords.percent("pixel_coverage", pixel_coverage),
-            bands=keywords.names("bands", bands) or (),
+            time=time,
+            cloud_cover=cloud_cover,
+            pixel_coverage=pixel_coverage,
+            bands=bands,
             platform=platform,
             scene=scene,
-            sort=sort,
-            limit=limit,
         )
+        query = replace(query, where=keywords.where(where, filter), sort=sort, limit=limit)
+        if query.datasets is not None:
+            keywords.check_datasets_known(self._backend, query.datasets)
+        if query.where is not None:
+            keywords.check_where_known(self._backend, query.where)
         return Selection(self._backend, query)
 
     # ------------------------------------------------------------ care

@@ -6,7 +6,7 @@ import math
 import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -46,7 +46,7 @@ from geostore.index.placement import NodeNames, read_placement
 from geostore.index.planner import count, select
 from geostore.index.reclouding import Rules, likelihood_band, under_rule
 from geostore.index.state import State
-from geostore.query import Cursor, Explain, Query
+from geostore.query import Cursor, Explain, Query, stage_of
 from geostore.ring import SLOTS_TOTAL
 from geostore.types import RowBatch, SlotSizes, TileKey, TileRow, TileSchema
 
@@ -56,11 +56,6 @@ REBUILD_CHUNK = 1024
 GROUPS_KEPT = 1024
 
 Result = TypeVar("Result")
-
-
-def stage_of(explain: Explain | None, name: str) -> AbstractContextManager[None]:
-    """A stage of an explained query; of another one nobody looks at the clock."""
-    return nullcontext() if explain is None else explain.stage(name)
 
 
 class LmdbCatalog(Catalog):

@@ -2,7 +2,7 @@
 
 Rows lie in the order of their packed geocodes (along the Z-order curve, G. Morton 1966), and what
 predicates ask about lies in that order too, as records of eight int64. So a place is a few
-stretches of the table, read from memory one after another, and all bounds are tested by three calls.
+stretches of the table, read from memory one after another.
 The stretches of a box come from arithmetic and a directory of the curve, those of a larger shape
 from a walk down the trie; they may hold more than the place, so their rows are tested by the
 columns and rows of their cells.

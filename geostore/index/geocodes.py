@@ -74,7 +74,7 @@ class Packing:
         width = geocodes.dtype.itemsize
         letters = np.ascontiguousarray(geocodes).view(np.uint8).reshape(len(geocodes), width)
         lengths = (letters != 0).sum(axis=1)
-        packed = lengths.astype(np.uint64)
+        packed: PackedCells = lengths.astype(np.uint64)
         wrong = (lengths == 0) | (lengths > self.grid.length_max)
         for place in range(min(width, self.grid.length_max)):
             digits = self._digits[letters[:, place]]
@@ -112,7 +112,8 @@ class Packing:
 
     def places(self, packed: PackedCells, length: int) -> tuple[Integers, Integers]:
         """(columns, rows) in the grid of cells that all have `length` digits."""
-        return self.grid.cells_of_sort_keys(packed >> np.uint64(self.shift(length)), length)
+        codes: PackedCells = packed >> np.uint64(self.shift(length))
+        return self.grid.cells_of_sort_keys(codes, length)
 
     def range_of(self, prefix: str, *, recursive: bool = True) -> tuple[int, int] | None:
         """The least and the greatest packed geocode under `prefix`, or (not recursive) itself.

@@ -6,6 +6,7 @@ Structures are built at the first query that could use them, then kept up: rows 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
@@ -16,6 +17,7 @@ import numpy.typing as npt
 from geostore.index.columns import Columns, Positions, Snapshot
 from geostore.index.placement import RowSlots
 from geostore.index.structures import Cells, Facts, Percents, Runs, Structure, Times
+from geostore.query.predicate import schema_matches
 
 __all__ = ["Memory", "Selected", "View"]
 
@@ -135,6 +137,22 @@ class View:
         """All rows, dead or alive, by position: views of the columns."""
         return Facts.of(self.snapshot.columns)
 
+    def groups_named(self, name: str, texts: Sequence[str | None]) -> npt.NDArray[np.bool_]:
+        """The groups that have one of some texts in a column of groups."""
+        known, codes = self.snapshot.codes[name], self.snapshot.group_codes[name]
+        wanted = [known[text] for text in texts if text in known]
+        if len(wanted) == 1:
+            mask: npt.NDArray[np.bool_] = codes == wanted[0]
+            return mask
+        return np.isin(codes, wanted)
+
+    def groups_with_bands(self, bands: tuple[str, ...]) -> npt.NDArray[np.bool_]:
+        """The groups whose schema has all of some bands."""
+        schemas = self.snapshot.values["schema"].tolist()
+        fits = np.array([schema_matches(schema, bands) for schema in schemas], np.bool_)
+        mask: npt.NDArray[np.bool_] = fits[self.snapshot.group_codes["schema"]]
+        return mask
+
     def structures(self) -> dict[str, Structure]:
         """Those that were built, by name: for checks."""
         found: dict[str, Structure] = {}
@@ -142,8 +160,7 @@ class View:
             found["time"] = self._built.times
         if self._built.cells.upto:
             found["cells"] = self._built.cells
-        for column, percents in self._built.percents.items():
-            found[column] = percents
+        found.update(self._built.percents)
         if self._built.runs is not None:
             found["runs"] = self._built.runs
         return found

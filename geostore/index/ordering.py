@@ -56,12 +56,14 @@ def _ranks(columns: Columns, name: str, snapshot: Snapshot, positions: Positions
     codes = snapshot.group_codes[name][snapshot.columns["group"][positions]]
     interner = columns.groups.interners[name]
     if interner.is_ranked or RANK_FRACTION * len(positions) > len(interner):
-        return interner.ranks()[codes]
+        ranks: Keys = interner.ranks()[codes]
+        return ranks
     distinct, inverse = np.unique(codes, return_inverse=True)
     values = snapshot.values[name][distinct].tolist()
     order = {value: rank for rank, value in enumerate(sorted(set(values)))}
     found = np.fromiter((order[value] for value in values), np.int64, count=len(values))
-    return found[inverse]
+    own: Keys = found[inverse]
+    return own
 
 
 def in_order(
@@ -120,7 +122,8 @@ def from_cursor(snapshot: Snapshot, positions: Positions, cursor: Cursor) -> Pos
         least = int(primary) - 1  # ~t of -t
     else:
         least = np.float32(primary)
-    return positions[primary_key(snapshot, positions, sort) >= least]
+    kept: Positions = positions[primary_key(snapshot, positions, sort) >= least]
+    return kept
 
 
 def rows_until(snapshot: Snapshot, positions: Positions, cursor: Cursor) -> int:

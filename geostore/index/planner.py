@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geostore.errors import CorruptDataError
-from geostore.grid import Region, scheme
+from geostore.grid import Region
 from geostore.index.cell_table import (
     CLOUD,
     COLUMN,
@@ -37,20 +37,27 @@ from geostore.index.cell_table import (
     cell_boxes,
     percent_code,
 )
+from geostore.index.column_facts import (
+    ColumnFacts,
+    cells_match,
+    geocode_mask,
+    in_boxes,
+    region_mask,
+    time_mask,
+)
 from geostore.index.columns import NO_START, Positions, Snapshot
-from geostore.index.geocodes import packing_of
+from geostore.index.flattening import flattened
 from geostore.index.memory import Selected, View
 from geostore.index.placement import NO_SLOT, slot_table
-from geostore.index.structures import Facts, Structure
-from geostore.query import Explain, PercentRange, Query
-from geostore.query.predicate import schema_matches
+from geostore.index.structures import Structure
+from geostore.query import AnyOf, Explain, PercentRange, Query, conjuncts, evaluate, stage_of
 from geostore.types import TimeSpan
 
 __all__ = ["count", "select"]
 
 Booleans = npt.NDArray[np.bool_]
 Integers = npt.NDArray[np.integer[Any]]
-Test = Callable[[Facts, Positions], Booleans]
+Test = Callable[[View, Positions], Booleans]
 
 SCAN_COST: Final = 0.5
 """Of testing a row where all are tested; 1: of a row that a table of cells gives."""
@@ -64,16 +71,12 @@ inside is not tested cell by cell.
 """
 
 
-def _time_test(span: TimeSpan, facts: Facts, at: Positions) -> Booleans:
-    last = NO_START - 1 if span.end_us is None else min(span.end_us, NO_START - 1)
-    mask: Booleans = facts.start_us[at] <= last
-    if span.start_us is not None:
-        mask &= facts.end_us[at] >= span.start_us
-    return mask
+def _time_test(span: TimeSpan, view: View, at: Positions) -> Booleans:
+    return time_mask(view, at, span)
 
 
-def _percent_test(name: str, bounds: PercentRange, facts: Facts, at: Positions) -> Booleans:
-    values = (facts.cloud if name == "cloud" else facts.coverage)[at]
+def _percent_test(name: str, bounds: PercentRange, view: View, at: Positions) -> Booleans:
+    values = (view.facts.cloud if name == "cloud" else view.facts.coverage)[at]
     low, high = bounds.minimum, bounds.maximum
     if low is None and high is None:
         return ~np.isnan(values)
@@ -86,15 +89,8 @@ def _percent_test(name: str, bounds: PercentRange, facts: Facts, at: Positions) 
     return mask
 
 
-def _in_boxes(boxes: list[CellBox], columns: Integers, rows: Integers) -> Booleans:
-    mask = np.zeros(len(columns), np.bool_)
-    for west, east, top, bottom in boxes:
-        mask |= (columns >= west) & (columns <= east) & (rows >= top) & (rows <= bottom)
-    return mask
-
-
-def _table_test(table: Booleans, facts: Facts, at: Positions) -> Booleans:
-    mask: Booleans = table[facts.group[at]]
+def _table_test(table: Booleans, view: View, at: Positions) -> Booleans:
+    mask: Booleans = table[view.facts.group[at]]
     return mask
 
 
@@ -126,46 +122,30 @@ class _Plan:
         self.snapshot = view.snapshot
         self.q = q
         self.explain = explain
-        self._grids: tuple[int, ...] = tuple(range(len(view.snapshot.grids)))
         self._groups: Booleans | None = None
-        self._group_rows: dict[str, int] = {}
         self._plan_groups()
 
     # ------------------------------------------------------------ predicates of groups
 
     def _plan_groups(self) -> None:
         """Predicates that hold for all rows of a group or for none: one mask over groups."""
-        q, snapshot = self.q, self.snapshot
+        q = self.q
         if q.datasets is None and q.platform is None and q.scene is None and not q.bands:
             return
         masks: dict[str, Booleans] = {}
         if q.datasets is not None:
-            masks["dataset"] = self._groups_named("dataset", q.datasets)
+            masks["dataset"] = self.view.groups_named("dataset", q.datasets)
         if q.platform is not None:
-            masks["platform"] = self._groups_named("platform", (q.platform,))
+            masks["platform"] = self.view.groups_named("platform", (q.platform,))
         if q.scene is not None:
-            masks["scene"] = self._groups_named("scene", (q.scene,))
+            masks["scene"] = self.view.groups_named("scene", (q.scene,))
         if q.bands:
-            schemas = snapshot.values["schema"].tolist()
-            fits = np.array([schema_matches(schema, q.bands) for schema in schemas], np.bool_)
-            masks["bands"] = fits[snapshot.group_codes["schema"]]
-        if self.explain is not None:
-            self._group_rows = {
-                name: int(snapshot.group_live[mask].sum()) for name, mask in masks.items()
-            }
+            masks["bands"] = self.view.groups_with_bands(q.bands)
         every = iter(masks.values())
         table = next(every)
         for mask in every:
             table = table & mask
         self._groups = table
-
-    def _groups_named(self, name: str, texts: tuple[str, ...]) -> Booleans:
-        known, codes = self.snapshot.codes[name], self.snapshot.group_codes[name]
-        wanted = [known[text] for text in texts if text in known]
-        if len(wanted) == 1:
-            mask: Booleans = codes == wanted[0]
-            return mask
-        return np.isin(codes, wanted)
 
     @property
     def _groups_name(self) -> str:
@@ -207,44 +187,6 @@ class _Plan:
         assert region is not None
         name, length = self.snapshot.grids[grid]
         return cell_boxes(name, length, region)
-
-    def _cells_match(self, grid: int, columns: Integers, rows: Integers) -> Booleans:
-        """Which cells of one grid match the region exactly; each is asked once."""
-        region = self.q.region
-        assert region is not None
-        name, length = self.snapshot.grids[grid]
-        packed = columns.astype(np.int64) << 32 | rows
-        distinct, inverse = np.unique(packed, return_inverse=True)
-        matches = region.matches_cells(scheme(name), distinct >> 32, distinct & 0xFFFFFFFF, length)
-        found: Booleans = matches[inverse]
-        return found
-
-    def _place_tests(self, positions: Positions) -> Positions:
-        """Those of some positions whose cells match the place."""
-        q, columns, facts = self.q, self.snapshot.columns, self.view.facts
-        if q.region is None and q.geocode is None:
-            return positions
-        kept = []
-        grids = columns["grid"][positions] if len(self.snapshot.grids) > 1 else None
-        for grid, (name, _) in enumerate(self.snapshot.grids):
-            own = positions if grids is None else positions[grids == grid]
-            if q.geocode is not None and len(own):
-                own = own[self._geocode_test(q.geocode, name, own)]
-            if q.region is not None and len(own):
-                own = own[_in_boxes(self._boxes(grid), facts.column[own], facts.row[own])]
-                if q.region.rectangles is None and len(own):
-                    own = own[self._cells_match(grid, facts.column[own], facts.row[own])]
-            kept.append(own)
-        return kept[0] if len(kept) == 1 else np.sort(np.concatenate([positions[:0], *kept]))
-
-    def _geocode_test(self, prefix: str, name: Any, positions: Positions) -> Booleans:
-        packing = packing_of(name)
-        cells = self.snapshot.columns["cell"][positions]
-        span = packing.range_of(prefix, recursive=self.q.recursive)
-        if span is None:
-            return np.zeros(len(cells), np.bool_)
-        mask: Booleans = (cells >= np.uint64(span[0])) & (cells <= np.uint64(span[1]))
-        return mask
 
     # ------------------------------------------------------------ places
 
@@ -308,7 +250,7 @@ class _Plan:
             boxes = None
         records = table.within(table.rows_of(places.stretches, places.rows), bounds)
         if boxes is not None:
-            records = records[_in_boxes(boxes, records[:, COLUMN], records[:, ROW])]
+            records = records[in_boxes(boxes, records[:, COLUMN], records[:, ROW])]
         if self._groups is not None:
             records = records[self._groups[records[:, GROUP]]]
         if region is not None and region.rectangles is None and len(records):
@@ -325,9 +267,11 @@ class _Plan:
             whole = [table.records[start:end] for start, end in walk.whole.tolist()]
             unsure = [table.records[start:end] for start, end in walk.unsure.tolist()]
             kept = [self._kept(np.concatenate([records[:0], *each])) for each in (whole, unsure)]
-            records = kept[1][self._cells_match(grid, kept[1][:, COLUMN], kept[1][:, ROW])]
+            records = kept[1][
+                cells_match(self.view, grid, region, kept[1][:, COLUMN], kept[1][:, ROW])
+            ]
             return np.concatenate([kept[0], records])
-        return records[self._cells_match(grid, records[:, COLUMN], records[:, ROW])]
+        return records[cells_match(self.view, grid, region, records[:, COLUMN], records[:, ROW])]
 
     def _kept(self, records: Records) -> Records:
         """Those that pass all tests but the place's."""
@@ -341,18 +285,21 @@ class _Plan:
 
     def _tested(self, at: Positions, tests: dict[str, Test]) -> Positions:
         """Those of some live positions that pass these tests, and lie in the place."""
-        facts = self.view.facts
+        q, view = self.q, self.view
         for name, test in tests.items():
             if not len(at):
                 return at
-            at = at[test(facts, at)]
-            self._say("filter", name, actual_rows=len(at))
-        if len(at) and (self.q.region is not None or self.q.geocode is not None):
-            at = self._place_tests(at)
-            self._say("filter", "place", actual_rows=len(at))
+            at = at[test(view, at)]
+            self.say("filter", name, actual_rows=len(at))
+        if q.geocode is not None and len(at):
+            at = at[geocode_mask(view, at, q.geocode, recursive=q.recursive)]
+            self.say("filter", "geocode", actual_rows=len(at))
+        if q.region is not None and len(at):
+            at = at[region_mask(view, at, q.region)]
+            self.say("filter", "region", actual_rows=len(at))
         return at
 
-    def _say(self, action: str, subject: str, **rows: int) -> None:
+    def say(self, action: str, subject: str, **rows: int) -> None:
         if self.explain is not None:
             self.explain.add(action, subject, **rows)
 
@@ -368,18 +315,44 @@ class _Plan:
         candidates = self._candidates(places)
         best = min(candidates, key=lambda name: candidates[name].cost, default=None)
         total = self.snapshot.count
+        least = SCAN_COST * total if best is None else candidates[best].cost
+        if least > ENOUGH_ROWS and self.q.where is not None:
+            united = self._united(min(least, SCAN_COST * total))
+            if united is not None:
+                return self._tested(united, self._tests)
         if best is None or candidates[best].cost > SCAN_COST * total:
             at: Positions = np.flatnonzero(self.snapshot.alive)
-            self._say("scan", "all rows", estimated_rows=self.snapshot.live, actual_rows=len(at))
+            self.say("scan", "all rows", estimated_rows=self.snapshot.live, actual_rows=len(at))
             return self._tested(at, self._tests)
         if self.explain is not None:
             self.explain.structure = best
         if best in ("region", "geocode"):
             assert places is not None
             found = self._from_places(places)
-            self._say("walk", best, estimated_rows=candidates[best].rows, actual_rows=len(found))
+            self.say("walk", best, estimated_rows=candidates[best].rows, actual_rows=len(found))
             return found
         return self._from_structure(best, candidates[best].rows)
+
+    @property
+    def least_cost(self) -> float:
+        """Of answering, in rows that a table of cells gives."""
+        candidates = self._candidates(self._places()).values()
+        return min((each.cost for each in candidates), default=SCAN_COST * self.snapshot.count)
+
+    def _united(self, cost_max: float) -> Positions | None:
+        """The rows of one of several parts of which one must hold, each found by itself; None
+        where that costs more.
+        """
+        assert self.q.where is not None
+        for part in conjuncts(self.q.where):
+            if isinstance(part, AnyOf):
+                queries = [flattened(Query(where=each)) for each in part.parts]
+                cost = sum(_Plan(self.view, q).least_cost for q in queries)
+                if cost < cost_max:
+                    found = [_matching(self.view, q, None) for q in queries]
+                    self.say("walk", f"{len(found)} parts, one by one", estimated_rows=int(cost))
+                    return np.unique(np.concatenate(found))
+        return None
 
     def _candidates(self, places: list[_Places] | None) -> dict[str, _Candidate]:
         q, view = self.q, self.view
@@ -423,7 +396,7 @@ class _Plan:
             at = structure.walk(bounds)
         if len(snapshot.dead) > structure.dead_seen:
             at = at[snapshot.alive[at]]
-        self._say("walk", name, estimated_rows=estimated, actual_rows=len(at))
+        self.say("walk", name, estimated_rows=estimated, actual_rows=len(at))
         # An interval that begins in the span's reach may end before it.
         tests = {key: test for key, test in self._tests.items() if key != name or key == "time"}
         at = self._tested(at, tests)
@@ -461,7 +434,7 @@ class _Plan:
         assert self.q.time is not None
         times = self.view.times
         sure, unsure = times.unsure(self.q.time)
-        passed = np.count_nonzero(_time_test(self.q.time, self.view.facts, unsure))
+        passed = np.count_nonzero(time_mask(self.view, unsure, self.q.time))
         return self._corrected(times, sure + int(passed))
 
     def _corrected(self, structure: Structure, rows: int) -> int:
@@ -490,14 +463,9 @@ def select(
         CorruptDataError: a row would be asked for its slot, and its dataset has none.
     """
     snapshot = view.snapshot
-    if explain is None:
-        positions = _Plan(view, q).select()
-    else:
-        with explain.stage("plan"):
-            explain.predicates.update(q.predicates())
-            plan = _Plan(view, q, explain)
-        with explain.stage("select"):
-            positions = plan.select()
+    positions = _matching(view, flattened(q), explain)
+    if explain is not None:
+        explain.predicates.update(q.predicates())
     if slots is not None:
         assert row_slots is not None
         table = slot_table(slots)
@@ -514,6 +482,18 @@ def select(
     return Selected(snapshot, positions, row_slots)
 
 
+def _matching(view: View, q: Query, explain: Explain | None) -> Positions:
+    """The live rows that satisfy a flattened query, in no order."""
+    with stage_of(explain, "plan"):
+        plan = _Plan(view, q, explain)
+    with stage_of(explain, "select"):
+        positions = plan.select()
+        if q.where is not None:
+            positions = positions[evaluate(q.where, ColumnFacts(view, positions))]
+            plan.say("filter", "where", actual_rows=len(positions))
+    return positions
+
+
 def count(
     view: View,
     q: Query,
@@ -523,8 +503,9 @@ def count(
     row_slots: npt.NDArray[np.uint16] | None = None,
 ) -> int:
     """How many rows `select` would give; where counts suffice, without looking at any."""
-    if explain is None and slots is None:
-        known = _Plan(view, q).count()
+    plain = flattened(q)
+    if explain is None and slots is None and plain.where is None:
+        known = _Plan(view, plain).count()
         if known is not None:
             return known
     return len(select(view, q, explain, slots=slots, row_slots=row_slots).positions)

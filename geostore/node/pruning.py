@@ -4,7 +4,9 @@ A tile lies in the slot of its placement key, the first characters of its geocod
 a region exactly if one of the cells under it does (see `geostore.grid.region`), so the slots of
 an answer are those of the placement keys whose own cells match: nothing is missed, and no slot
 is named without such a key. (Of two places that must both hold, a key's cell may match each
-without a cell under it that matches both: then its slot is named.)
+without a cell under it that matches both: then its slot is named.) What a query's `where` implies
+about places and datasets (`geostore.node.places`) is a place too, dataset by dataset: the slots of
+either of two places are those of both, a `Not` leaves none out.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from geostore.grid import Region, Scheme, scheme
+from geostore.grid import Scheme, scheme
+from geostore.node.places import EVERYWHERE, NOWHERE, Place, place_bound, place_in
 from geostore.query import Query
 from geostore.ring import SLOTS_TOTAL, slot_of
 from geostore.types import DatasetDefinition, SchemeName
@@ -56,23 +59,27 @@ def slots_matching(
     length, whatever the region.
     """
     search = _Search(is_enough)
-    places: dict[tuple[SchemeName, int, str], None] = {}
+    bound = place_bound(query)
+    parts: dict[tuple[SchemeName, int, str, Place], None] = {}
     for definition in definitions:
         if query.datasets is None or definition.name in query.datasets:
-            key = _place(query, definition)
+            key = _part(query, definition)
             if key is not None:
-                places[key] = None
+                place = place_in(query.region, bound, definition)
+                parts[(*key, place)] = None
     try:
-        for name, placement, prefix in places:
-            for keys in _placement_keys(query.region, name, placement, prefix):
+        for name, placement, prefix, place in parts:
+            for keys in _placement_keys(place, name, placement, prefix):
                 search.add(keys)
     except _AllSlots:
         return None
     return frozenset(search.slots)
 
 
-def _place(query: Query, definition: DatasetDefinition) -> tuple[SchemeName, int, str] | None:
-    """What a dataset's part of the search depends on; None: it has no tile to find."""
+def _part(query: Query, definition: DatasetDefinition) -> tuple[SchemeName, int, str] | None:
+    """What a dataset's part of the search depends on, but for the place; None: it has no tile to
+    find.
+    """
     if not definition.is_complete:
         return None
     assert definition.length is not None
@@ -108,26 +115,28 @@ class _Search:
 
 
 def _placement_keys(
-    region: Region | None, name: SchemeName, placement: int, prefix: str
+    place: Place, name: SchemeName, placement: int, prefix: str
 ) -> Iterator[list[str]]:
     """The placement keys under `prefix`, or around it, whose cells match; each once.
 
     Raises _AllSlots: there are more than KEYS_ALL.
     """
     grid = scheme(name)
+    if place is NOWHERE:
+        return
     if len(prefix) >= placement:
-        if region is None or region.matches(grid, prefix):
+        if place is EVERYWHERE or place.matches(grid, prefix):
             yield [prefix[:placement]]
         return
-    if region is None:
+    if place is EVERYWHERE:
         yield list(_keys_under(name, placement, prefix))
         return
-    candidates = _cells_near(grid, region, placement)
+    candidates = _cells_near(grid, place, placement)
     if candidates is not None:
-        yield from _tested(grid, region, placement, prefix, candidates)
+        yield from _tested(grid, place, placement, prefix, candidates)
         return
     certain = 0
-    for level, cells in _walk(grid, region, placement, prefix):
+    for level, cells in _walk(grid, place, placement, prefix):
         certain += len(cells[0]) << _bits_between(grid, level, placement)
         if certain > KEYS_ALL:
             raise _AllSlots
@@ -149,15 +158,15 @@ def _bits_between(grid: Scheme, level: int, below: int) -> int:
     return sum(grid.bits(below)) - sum(grid.bits(level))
 
 
-def _cells_near(grid: Scheme, region: Region, length: int) -> Cells | None:
-    """All cells in or beside the boxes around a region; None: too many to test each.
+def _cells_near(grid: Scheme, place: Place, length: int) -> Cells | None:
+    """All cells in or beside the boxes around a place; None: too many to test each.
 
     What most queries need, small places, without a walk from the root.
     """
     columns, _ = grid.grid_size(length)
     extent = grid.bounds("")
     numbers: set[int] = set()
-    for box in region.bboxes:
+    for box in place.bboxes:
         if box.north < extent.south or box.south > extent.north:
             continue
         lat = np.clip([box.north, box.south], extent.south, extent.north)
@@ -178,15 +187,15 @@ def _cells_near(grid: Scheme, region: Region, length: int) -> Cells | None:
 
 
 def _tested(
-    grid: Scheme, region: Region, placement: int, prefix: str, cells: Cells
+    grid: Scheme, place: Place, placement: int, prefix: str, cells: Cells
 ) -> Iterator[list[str]]:
     """The names of those cells that match and lie under `prefix`."""
-    matched = region.matches_cells(grid, *cells, placement)
+    matched = place.matches_cells(grid, *cells, placement)
     names: list[str] = grid.geocodes_at(cells[0][matched], cells[1][matched], placement).tolist()
     yield [name for name in names if name.startswith(prefix)]
 
 
-def _walk(grid: Scheme, region: Region, placement: int, prefix: str) -> Iterator[tuple[int, Cells]]:
+def _walk(grid: Scheme, place: Place, placement: int, prefix: str) -> Iterator[tuple[int, Cells]]:
     """Cells under `prefix`, apart from each other, with their length: all keys under them match.
 
     Depth first: where a few hundred keys tell that every node is asked, the rest of a long
@@ -203,7 +212,7 @@ def _walk(grid: Scheme, region: Region, placement: int, prefix: str) -> Iterator
         while below < placement and _bits_between(grid, level, below) < _WALK_BITS:
             below += 1
         cells = _descendants(grid, (columns, rows), level, below)
-        relation = region.cells_relation(grid, *cells, below)
+        relation = place.cells_relation(grid, *cells, below)
         whole = relation == 2 if below < placement else relation > 0
         partial = (relation > 0) & ~whole
         if partial.any():

@@ -53,7 +53,7 @@ class Plan:
 
     def __init__(self, ring: Ring, query: Query, definitions: Sequence[DatasetDefinition]) -> None:
         self.ring = ring
-        self._has_region = query.region is not None
+        self._has_place = query.region is not None or query.where is not None
         self._names = sorted(each.name for each in definitions if each.is_complete)
         firsts = ring.owners[:, 0]
         nodes_total = len(np.unique(firsts))
@@ -70,9 +70,9 @@ class Plan:
         """All slots that match, each at its first replica."""
         shares = self.shares(self.slots)
         # With one copy a node holds the slots it is the first replica of, and no others. Where
-        # few of them match a region it is told which: their rows are soon looked at, while the
-        # region would have it search all its cells.
-        is_whole = self.ring.copies == 1 and not (self._has_region and len(self.slots) <= SLOTS_FEW)
+        # few of them match a place it is told which: their rows are soon looked at, while the
+        # place would have it search all its cells.
+        is_whole = self.ring.copies == 1 and not (self._has_place and len(self.slots) <= SLOTS_FEW)
         return [replace(share, is_whole=is_whole) for share in shares]
 
     def shares(

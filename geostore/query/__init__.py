@@ -4,27 +4,77 @@ Who answers a query (a catalog, a backend, a node) applies what is defined here,
 of them answer alike.
 """
 
-from geostore.query.explain import Explain, ExplainNode, ExplainStep
+from geostore.query.evaluation import Facts, evaluate, unknown_with
+from geostore.query.explain import Explain, ExplainNode, ExplainStep, stage_of
+from geostore.query.expression import (
+    AllOf,
+    AnyOf,
+    Expression,
+    HasBands,
+    InRegion,
+    IsNull,
+    Leaf,
+    Not,
+    OneOf,
+    Predicate,
+    TimeOverlaps,
+    UnderGeocode,
+    Within,
+    leaves,
+)
 from geostore.query.leaf import LeafQuery
 from geostore.query.merge import limit_batches, merge_batches
 from geostore.query.order import Cursor, OrderKey, count_until, order_key, sort_batch
-from geostore.query.predicate import matching
+from geostore.query.predicate import RowFacts, matching
+from geostore.query.rewriting import (
+    conditions,
+    conjuncts,
+    dataset_bound,
+    implied,
+    simplified,
+    time_bound,
+)
 from geostore.query.value import PercentRange, Query, SortKey
 
 __all__ = [
+    "AllOf",
+    "AnyOf",
     "Cursor",
     "Explain",
     "ExplainNode",
     "ExplainStep",
+    "Expression",
+    "Facts",
+    "HasBands",
+    "InRegion",
+    "IsNull",
+    "Leaf",
     "LeafQuery",
+    "Not",
+    "OneOf",
     "OrderKey",
     "PercentRange",
+    "Predicate",
     "Query",
+    "RowFacts",
     "SortKey",
+    "TimeOverlaps",
+    "UnderGeocode",
+    "Within",
+    "conditions",
+    "conjuncts",
     "count_until",
+    "dataset_bound",
+    "evaluate",
+    "implied",
+    "leaves",
     "limit_batches",
     "matching",
     "merge_batches",
     "order_key",
+    "simplified",
     "sort_batch",
+    "stage_of",
+    "time_bound",
+    "unknown_with",
 ]

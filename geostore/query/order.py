@@ -19,7 +19,8 @@ import numpy.typing as npt
 
 from geostore.errors import InvalidInputError
 from geostore.query.identity import object_runs
-from geostore.query.value import GEOCODE_LENGTH_MAX, SortKey
+from geostore.query.terms import GEOCODE_LENGTH_MAX
+from geostore.query.value import SortKey
 from geostore.types import NULL_TIME, RowBatch
 
 __all__ = [

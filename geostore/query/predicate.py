@@ -9,24 +9,43 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from geostore.query.evaluation import Mask, evaluate
+from geostore.query.expression import (
+    HasBands,
+    InRegion,
+    NullableColumn,
+    NumberColumn,
+    OneOf,
+    Predicate,
+    TimeOverlaps,
+    UnderGeocode,
+    Within,
+)
+from geostore.query.rewriting import conditions
 from geostore.query.value import PercentRange, Query
 from geostore.types import NULL_TIME, RowBatch, SchemeName, TileSchema, TimeSpan
 
+if TYPE_CHECKING:
+    from geostore.grid import Region
+
 __all__ = [
+    "RowFacts",
     "geocode_matches",
+    "known_numbers",
     "matching",
     "percent_matches",
     "schema_matches",
     "time_end_effective",
     "time_matches",
+    "within_matches",
 ]
 
-Mask = npt.NDArray[np.bool_]
+Numbers = npt.NDArray[np.float32] | npt.NDArray[np.int64]
 
 
 def time_end_effective(
@@ -50,11 +69,28 @@ def time_matches(
 
 def percent_matches(values: npt.NDArray[np.float32], bounds: PercentRange) -> Mask:
     """Inclusive, in float32 (see PercentRange); NaN (unknown) never matches."""
-    mask = ~np.isnan(values)
-    if bounds.minimum is not None:
-        mask &= values >= np.float32(bounds.minimum)
-    if bounds.maximum is not None:
-        mask &= values <= np.float32(bounds.maximum)
+    return within_matches(values, Within("coverage", bounds.minimum, bounds.maximum))
+
+
+def within_matches(values: Numbers, bounds: Within) -> Mask:
+    """Numbers between two bounds, which are rounded to the numbers' own type first; NaN and
+    NULL_TIME (unknown) never are.
+    """
+    mask = known_numbers(values)
+    if bounds.low is not None:
+        low = values.dtype.type(bounds.low)
+        mask &= values > low if bounds.low_open else values >= low
+    if bounds.high is not None:
+        high = values.dtype.type(bounds.high)
+        mask &= values < high if bounds.high_open else values <= high
+    return mask
+
+
+def known_numbers(values: Numbers) -> Mask:
+    """Those that are neither NaN nor NULL_TIME."""
+    if values.dtype.kind == "f":
+        return ~np.isnan(values)
+    mask: Mask = values != NULL_TIME
     return mask
 
 
@@ -84,11 +120,9 @@ def _is_of_scheme(name: SchemeName, schema: TileSchema) -> bool:
     return schema.scheme == name
 
 
-def _region_mask(batch: RowBatch, query: Query) -> Mask:
+def _region_mask(batch: RowBatch, region: Region) -> Mask:
     from geostore.grid import scheme
 
-    region = query.region
-    assert region is not None
     mask = np.zeros(len(batch), dtype=np.bool_)
     for name in get_args(SchemeName):
         own = np.flatnonzero(_per_value(batch.schema, partial(_is_of_scheme, name)))
@@ -100,29 +134,47 @@ def _region_mask(batch: RowBatch, query: Query) -> Mask:
     return mask
 
 
+class RowFacts:
+    """`Facts` of the rows of a batch: each predicate asked of each row, without any index."""
+
+    def __init__(self, batch: RowBatch) -> None:
+        self._batch = batch
+        self._numbers: dict[NumberColumn, Numbers] = {
+            "cloud": batch.cloud_cover,
+            "coverage": batch.pixel_coverage,
+            "time": batch.time_us,
+            "time_end": batch.time_end_us,
+            "bytes": batch.bytes,
+        }
+
+    def holds(self, predicate: Predicate) -> Mask:
+        batch = self._batch
+        match predicate:
+            case InRegion(region):
+                return _region_mask(batch, region)
+            case UnderGeocode(geocode, recursive=recursive):
+                return _per_value(
+                    batch.geocode, partial(geocode_matches, prefix=geocode, recursive=recursive)
+                )
+            case TimeOverlaps(span):
+                return time_matches(batch.time_us, batch.time_end_us, span)
+            case Within(column):
+                return within_matches(self._numbers[column], predicate)
+            case OneOf(column, values):
+                return _per_value(getattr(batch, column), frozenset(values).__contains__)
+            case HasBands(bands):
+                return _per_value(batch.schema, partial(schema_matches, bands=bands))
+
+    def known(self, column: NullableColumn) -> Mask:
+        if column == "platform":
+            return _per_value(self._batch.platform, lambda value: value is not None)
+        return known_numbers(self._numbers[column])
+
+
 def matching(batch: RowBatch, query: Query) -> Mask:
     """Which rows of `batch` satisfy every predicate of `query` (sort and limit play no part)."""
+    facts = RowFacts(batch)
     mask = np.ones(len(batch), dtype=np.bool_)
-    if query.time is not None:
-        mask &= time_matches(batch.time_us, batch.time_end_us, query.time)
-    if query.cloud is not None:
-        mask &= percent_matches(batch.cloud_cover, query.cloud)
-    if query.coverage is not None:
-        mask &= percent_matches(batch.pixel_coverage, query.coverage)
-    if query.datasets is not None:
-        names = frozenset(query.datasets)
-        mask &= _per_value(batch.dataset, lambda value: value in names)
-    if query.platform is not None:
-        mask &= _per_value(batch.platform, lambda value: value == query.platform)
-    if query.scene is not None:
-        mask &= _per_value(batch.scene, lambda value: value == query.scene)
-    if query.bands:
-        mask &= _per_value(batch.schema, lambda value: schema_matches(value, query.bands))
-    if query.geocode is not None:
-        prefix, recursive = query.geocode, query.recursive
-        mask &= _per_value(
-            batch.geocode, lambda value: geocode_matches(str(value), prefix, recursive=recursive)
-        )
-    if query.region is not None:
-        mask &= _region_mask(batch, query)
+    for condition in conditions(query):
+        mask &= evaluate(condition, facts)
     return mask

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from geostore.errors import InvalidInputError
+from geostore.query.expression import Expression, check_expression, expression_from_json
+from geostore.query.terms import check_geocode, check_names, is_percent, region_text, span_text
 from geostore.types import TimeSpan
 
 if TYPE_CHECKING:
@@ -17,8 +18,7 @@ __all__ = ["PercentRange", "Query", "SortKey"]
 SortKey = Literal["time", "-time", "cloud", "-cloud", "coverage", "-coverage"]
 """What rows are ordered by first; a leading `-` means descending."""
 
-GEOCODE_LENGTH_MAX = 26
-_GEOCODE = re.compile(r"[0-9bcdefghjkmnpqrstuvwxyz]+")
+_WHERE_SHOWN_MAX = 1000  # characters of an expression in words
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +44,7 @@ class PercentRange:
             ("maximum", self.maximum),
         )
         for side, bound in sides:
-            if bound is None:
-                continue
-            number = isinstance(bound, (int, float)) and not isinstance(bound, bool)
-            if not number or not 0 <= cast("float", bound) <= 100:  # NaN is not within either
+            if bound is not None and not is_percent(bound):
                 raise InvalidInputError(
                     f"percent range: {side} is {bound!r}, expected a number in 0..100"
                 )
@@ -87,13 +84,6 @@ class PercentRange:
         return f"{first}..{last}"
 
 
-def _check_texts(values: object, what: str) -> None:
-    if not isinstance(values, tuple) or not all(isinstance(value, str) for value in values):
-        raise InvalidInputError(f"{what}: got {values!r}, expected a tuple of names")
-    if not all(values):
-        raise InvalidInputError(f"{what}: got an empty name in {values!r}")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
     """Which tiles, in what order, how many. All predicates given must hold.
@@ -105,6 +95,7 @@ class Query:
       matches none.
     - `cloud`, `coverage`: inclusive percent ranges; unknown cloud cover matches none.
     - `bands`: the tile has all of them, by provider's or common name.
+    - `where`: is true of the tile, by the logic of `geostore.query.expression`.
     - `sort`: None is by time; the order is always total (see `geostore.query.order`).
 
     Raises:
@@ -121,17 +112,18 @@ class Query:
     bands: tuple[str, ...] = ()
     platform: str | None = None
     scene: str | None = None
+    where: Expression | None = None
     sort: SortKey | None = None
     limit: int | None = None
 
     def __post_init__(self) -> None:
         if self.datasets is not None:
-            _check_texts(self.datasets, "datasets")
+            check_names(self.datasets, "datasets")
             if not self.datasets:
                 raise InvalidInputError("datasets: got none, expected at least one name")
-        _check_texts(self.bands, "bands")
+        check_names(self.bands, "bands")
         if self.geocode is not None:
-            self._check_geocode(self.geocode)
+            check_geocode(self.geocode)
         if self.sort is not None and self.sort not in get_args(SortKey):
             raise InvalidInputError(
                 f"sort {self.sort!r}: expected one of {', '.join(get_args(SortKey))}"
@@ -139,6 +131,8 @@ class Query:
         self._check_limit(self.limit)
         if not isinstance(self.recursive, bool):
             raise InvalidInputError(f"recursive {self.recursive!r}: expected true or false")
+        if self.where is not None:
+            check_expression(self.where, "where")
         for name in ("platform", "scene"):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, str) and value):
@@ -150,19 +144,6 @@ class Query:
             return
         if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
             raise InvalidInputError(f"limit {limit!r}: expected a whole number of 0 or more")
-
-    @staticmethod
-    def _check_geocode(geocode: object) -> None:
-        if not isinstance(geocode, str) or len(geocode) > GEOCODE_LENGTH_MAX:
-            raise InvalidInputError(
-                f"geocode {str(geocode)[:40]!r}: expected text of 1..{GEOCODE_LENGTH_MAX}"
-                " characters"
-            )
-        if not _GEOCODE.fullmatch(geocode):
-            raise InvalidInputError(
-                f"geocode {geocode!r}: expected a geohash (0-9 and b-z without a, i, l, o,"
-                " lower case) or a quadtile (0-3)"
-            )
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-able dict of the fields that are set; `from_json` is its inverse."""
@@ -184,6 +165,8 @@ class Query:
             bounds: PercentRange | None = getattr(self, name)
             if bounds is not None:
                 value[name] = [bounds.minimum, bounds.maximum]
+        if self.where is not None:
+            value["where"] = self.where.to_json()
         return value
 
     @classmethod
@@ -215,6 +198,8 @@ class Query:
             from geostore.grid import Region
 
             fields["region"] = Region.from_json(fields["region"])
+        if fields.get("where") is not None:
+            fields["where"] = expression_from_json(fields["where"])
         return cls(**fields)
 
     def predicates(self) -> dict[str, str]:
@@ -223,11 +208,11 @@ class Query:
         if self.datasets is not None:
             texts["dataset"] = "in " + ", ".join(self.datasets)
         if self.region is not None:
-            texts["region"] = "overlaps " + " and ".join(map(_boxes_text, self.region.parts))
+            texts["region"] = f"overlaps {region_text(self.region)}"
         if self.geocode is not None:
             texts["geocode"] = f"under {self.geocode}" if self.recursive else f"is {self.geocode}"
         if self.time is not None:
-            texts["time"] = f"overlaps {_span_text(self.time)}"
+            texts["time"] = f"overlaps {span_text(self.time)}"
         if self.cloud is not None:
             texts["cloud"] = f"within {self.cloud} %"
         if self.coverage is not None:
@@ -238,18 +223,9 @@ class Query:
             texts["platform"] = f"is {self.platform}"
         if self.scene is not None:
             texts["scene"] = f"is {self.scene}"
+        if self.where is not None:
+            text = str(self.where)
+            texts["where"] = (
+                text if len(text) <= _WHERE_SHOWN_MAX else f"{text[:_WHERE_SHOWN_MAX]}..."
+            )
         return texts
-
-
-def _boxes_text(region: Region) -> str:
-    return "; ".join(",".join(f"{bound:.6g}" for bound in box.as_tuple()) for box in region.bboxes)
-
-
-def _span_text(span: TimeSpan) -> str:
-    from geostore.types.geo import datetime_from_us
-
-    sides = (
-        ".." if us is None else datetime_from_us(us).isoformat().replace("+00:00", "Z")
-        for us in (span.start_us, span.end_us)
-    )
-    return "/".join(sides)

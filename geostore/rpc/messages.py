@@ -144,7 +144,14 @@ def _read(read: Callable[[dict[str, Any]], _T], text: bytes, what: str) -> _T:
         return read(value)
     except GeostoreError:
         raise
-    except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
+    except (
+        TypeError,
+        ValueError,
+        KeyError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         raise InvalidInputError(f"{what}: does not read: {type(error).__name__} {error}") from None
 
 

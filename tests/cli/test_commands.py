@@ -266,6 +266,54 @@ def test_a_geometry_file(geostore_run, small_store, tmp_path) -> None:
     assert "place.geojson" in geostore_run(*query, code=2).stderr
 
 
+def test_a_filter_as_it_is_or_in_a_file(geostore_run, small_store, tmp_path) -> None:
+    def scenes(*arguments: object) -> list[str]:
+        rows = lines(geostore_run("--store", small_store.path, "query", *arguments).stdout)
+        return [row["scene"].split("-")[0] for row in rows]
+
+    def operation(name: str, *args: object) -> dict:
+        return {"op": name, "args": list(args)}
+
+    place = operation("s_intersects", {"property": "geometry"}, {"bbox": [-75.1, 37.9, -74.9, 38]})
+    january = operation("t_intersects", {"property": "datetime"}, {"date": "2016-01-12"})
+    either = operation("and", place, operation("not", january))
+    assert scenes("--filter", json.dumps(place)) == ["january", "february"]
+    assert scenes("--filter", json.dumps(either)) == ["february"]
+    for name in ("filter.json", "filter.txt"):
+        (tmp_path / name).write_text(json.dumps(either))
+        assert scenes("--filter", f"@{tmp_path / name}") == ["february"]
+    assert scenes("--filter", tmp_path / "filter.json") == ["february"]
+    assert scenes("--filter", tmp_path / "filter.json", "--time", "2016-01") == []
+    unknown = operation("isNull", {"property": "eo:cloud_cover"})
+    assert scenes("--filter", json.dumps(unknown)) == ["january", "february"]
+    clear = operation("<", {"property": "eo:cloud_cover"}, 20)
+    assert scenes("--filter", json.dumps(clear)) == []
+    assert scenes("--filter", json.dumps(operation("not", clear))) == []
+
+
+@pytest.mark.parametrize(
+    ("condition", "code", "said"),
+    [
+        ('{"op": "=", "args": [{"property": "cloud_cover"}, "low"]}', 2, "filter.args[1]: cloud"),
+        ('{"op": "s_within", "args": []}', 2, "CQL2 operator 's_within' is not supported"),
+        ('{"op": "=", "args": [{"property": "collection"}, "nothere"]}', 1, "known"),
+        ("@{}/bad.json", 2, "bad.json: filter: not JSON"),
+        ("{}/bad.json", 2, "bad.json: filter: not JSON"),
+        ("@{}", 2, "Is a directory"),
+        ("@", 2, "filter file ."),
+    ],
+)
+def test_a_mistake_in_a_filter_says_where(
+    geostore_run, small_store, tmp_path, condition, code, said
+) -> None:
+    (tmp_path / "bad.json").write_text("{")
+    condition = condition.replace("{}", str(tmp_path))
+    query = ("--store", small_store.path, "query", "--filter", condition)
+    result = geostore_run(*query, code=code)
+    assert said in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
 def test_unknown_names_are_answered_with_the_known(geostore_run, small_store) -> None:
     query = ("--store", small_store.path, "query")
     assert "geotiff" in geostore_run(*query, "--dataset", "nothere", code=1).stderr

@@ -91,5 +91,7 @@ def examples() -> list[list[str]]:
 def test_examples_parse(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "field.geojson").write_text('{"type": "Point", "coordinates": [0, 0]}')
+    (either,) = re.findall(r"^```json\n(.*?)^```", section("Predicates"), re.MULTILINE | re.DOTALL)
+    (tmp_path / "either.json").write_text(either)
     context = parse(words)
     assert context.params or not [word for word in words if word.startswith("--")]

@@ -87,6 +87,20 @@ def test_every_command_has_help_and_the_shared_options(geostore_run, names) -> N
         (["query", "--count", "--explain"], "exclude each other"),
         (["query", "--geometry", "nowhere.geojson"], "nowhere.geojson"),
         (["query", "--format", "xml"], "--format"),
+        (["query", "--filter", "cloud_cover < 20"], "filter: not JSON"),
+        (["query", "--filter", "@nowhere.json"], "filter file nowhere.json: No such file"),
+        (
+            ["query", "--filter", '{"op": "<", "args": [{"property": "clouds"}, 20]}'],
+            "filter.args[0]: unknown property 'clouds'; known: dataset, geocode, scene",
+        ),
+        (
+            ["query", "--filter", '{"op": "like", "args": [{"property": "scene"}, "S2A%"]}'],
+            "CQL2 operator 'like' is not supported; supported: and, or, not, =",
+        ),
+        (
+            ["export", "--out", "x", "--filter", '{"op": "not", "args": [{"op": "and"}]}'],
+            "filter.args[0].args: got None, expected a list",
+        ),
         (["ingest"], "PATH"),
         (["ingest", "a.tif", "--resolution", "0"], "expected a pixel size in metres, above 0"),
         (["ingest", "a.tif", "--resolution", "10,inf"], "above 0"),

@@ -227,6 +227,12 @@ def test_a_scene_is_replaced_and_a_dataset_deleted_alike(pair: Pair, tmp_path: P
 
 WHOLE = ()
 PLACE = ("--bbox", "-75.0,37.92,-74.985,37.94")
+HERE = {
+    "op": "s_intersects",
+    "args": [{"property": "geometry"}, {"bbox": [-75.0, 37.92, -74.985, 37.94]}],
+}
+JANUARY = {"op": "<", "args": [{"property": "datetime"}, {"date": "2016-02-01"}]}
+EITHER = {"op": "or", "args": [HERE, {"op": "not", "args": [JANUARY]}]}
 QUERIES: tuple[tuple[object, ...], ...] = (
     WHOLE,
     PLACE,
@@ -240,6 +246,8 @@ QUERIES: tuple[tuple[object, ...], ...] = (
     *(("--sort", sort) for sort in ("time", "-time", "cloud", "-cloud", "coverage", "-coverage")),
     *(("--limit", limit) for limit in (0, 1, 7, 10_000)),
     ("--sort", "-coverage", "--limit", 11, "--time", "2016"),
+    ("--filter", json.dumps(HERE), "--dataset", "hash"),
+    ("--filter", json.dumps(EITHER), "--sort", "-coverage", "--limit", 40),
 )
 
 
@@ -301,6 +309,7 @@ def test_datasets_are_listed_and_shown_alike(pair: Pair, node: str) -> None:
         ("query", "--geocode", "dqa!"),
         ("query", "--sort", "size"),
         ("query", "--bbox", "0,10,5,-10"),
+        ("query", "--filter", '{"op": "=", "args": [{"property": "collection"}, "none-such"]}'),
         ("dataset", "show", "none-such"),
         ("dataset", "delete", "none-such"),
         ("dataset", "create", "hash"),
@@ -451,6 +460,30 @@ def test_invariant_6_a_query_asks_the_first_replicas_of_its_slots(pair: Pair, no
             check(name, key, "--bbox", ",".join(map(str, box)), "--coverage", "0..")
             if placement < length:
                 check(name, key, "--geocode", cell[:-1])
+
+
+@EACH_NODE
+def test_invariant_6_a_filter_asks_the_nodes_of_either_place(pair: Pair, node: str) -> None:
+    ring, target = pair.cluster.ring(), pair.cluster.targets[NODES.index(node)]
+    stored = lines(done("--store", pair.embedded, "query", "--dataset", "hash").stdout)
+    cells = [row["geocode"] for row in stored]
+    middles = {
+        row["geocode"]: [(box[0] + box[2]) / 2, (box[1] + box[3]) / 2]
+        for row in stored
+        for box in (row["bbox"],)
+    }
+    for first, other in zip(cells[::31], cells[7::31], strict=False):
+        point = {"type": "Point", "coordinates": middles[other]}
+        either = [
+            {"op": "=", "args": [{"property": "geocode"}, first]},
+            {"op": "s_intersects", "args": [{"property": "geometry"}, point]},
+        ]
+        condition = json.dumps({"op": "or", "args": either})
+        query = ("--dataset", "hash", "--filter", condition, "--explain", "--format", "jsonl")
+        told = json.loads(done("--store", target, "query", *query).stdout)
+        assert told["nodes_asked"] == list(ring.asked(sorted({first, other})))
+        assert told["slots_matched"] == len({first, other})
+        assert told["rows_matched"] == cells.count(first) + cells.count(other)
 
 
 def check_explained(pair: Pair, one: dict[str, Any], three: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, get_args
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -42,9 +43,19 @@ from geostore.index import (
     planner,
     radix,
 )
-from geostore.query import Cursor, Explain, PercentRange, Query, SortKey, merge_batches
+from geostore.query import (
+    Cursor,
+    Explain,
+    Not,
+    PercentRange,
+    Query,
+    SortKey,
+    matching,
+    merge_batches,
+)
 from geostore.types import BBox, TileKey, TileSchema, TimeSpan
-from tests.synthetic_tiles import make_entry, make_schema
+from tests.expressions import random_expression, random_leaf, truth
+from tests.synthetic_tiles import make_batch, make_entry, make_schema
 
 SCHEMAS = {
     "geohash": [
@@ -170,6 +181,7 @@ def _matches(entry: CatalogEntry, q: Query) -> bool:
         and (q.cloud is None or _within(meta.cloud_cover, q.cloud))
         and (q.coverage is None or _within(meta.pixel_coverage, q.coverage))
         and (q.region is None or q.region.matches(scheme(meta.schema.scheme), code))
+        and (q.where is None or truth(q.where, entry) is True)
     )
 
 
@@ -249,6 +261,7 @@ def random_query(rng: random.Random, entries: list[CatalogEntry], chance: float)
         "bands": lambda: tuple(rng.sample(BANDS, rng.randint(1, 2))),
         "platform": lambda: rng.choice(["sentinel-2a", "landsat-8", "none such"]),
         "scene": lambda: rng.choice([some.key.scene, "none such"]),
+        "where": lambda: random_expression(rng, entries),
     }
     for name, make in makers.items():
         if rng.random() < chance:
@@ -388,6 +401,8 @@ def test_every_predicate_alone_answers_as_brute_force(tmp_path: Path, count: int
                 Query(bands=tuple(rng.sample(BANDS, 2))),
                 Query(platform="landsat-8"),
                 Query(scene=rng.choice(SCENES)),
+                Query(where=random_leaf(rng, entries)),
+                Query(where=Not(random_leaf(rng, entries))),
             ):
                 agree(catalog, entries, q, 4096)
 
@@ -404,6 +419,25 @@ def test_a_thousand_random_queries_answer_as_brute_force(tmp_path: Path, seed: i
             agree(catalog, entries, q, rng.choice([1, 7, 4096]))
             hits += bool(catalog.count(q))
     assert hits > 60  # empty answers alone would show little
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_random_expressions_answer_as_brute_force_and_the_naive_model(
+    tmp_path: Path, seed: int
+) -> None:
+    entries = _store(seed, 300)
+    rows = make_batch(entries)
+    rng = random.Random(2000 + seed)
+    hits = 0
+    with open_catalog(tmp_path, writable=True) as catalog:
+        catalog.rebuild(entries)
+        for _ in range(150):
+            q = Query(where=random_expression(rng, entries, rng.randint(1, 5)))
+            agree(catalog, entries, q, 4096)
+            naive = [entries[i].meta.key for i in np.flatnonzero(matching(rows, q))]
+            assert sorted(naive) == sorted(answer(catalog, q))
+            hits += 0 < len(naive) < len(entries)
+    assert hits > 50
 
 
 @pytest.mark.parametrize("seed", range(2))

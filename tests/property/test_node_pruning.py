@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from functools import cache
 
 import hypothesis.strategies as st
@@ -12,7 +13,17 @@ from hypothesis import example, given, settings
 from geostore.grid import QUADTILE, Region, Scheme, scheme
 from geostore.node import pruning
 from geostore.node.pruning import slots_matching
-from geostore.query import Query
+from geostore.query import (
+    AllOf,
+    AnyOf,
+    Expression,
+    InRegion,
+    Not,
+    OneOf,
+    Query,
+    UnderGeocode,
+    Within,
+)
 from geostore.ring import SLOTS_TOTAL, slot_of
 from geostore.types import BBox, DatasetDefinition, SchemeName
 from geostore.types.dataset import ResolutionGroup
@@ -204,3 +215,125 @@ def test_a_box_no_larger_than_a_cell_asks_at_most_four(
     middle = grid.encode((box.west + box.east) / 2, (box.south + box.north) / 2, placement)
     assert slot_of(middle) in slots
     assert 1 <= len(slots) <= 4
+
+
+# ---------------------------------------------------------------- what `where` implies
+
+CODES = st.one_of(st.text("0123", min_size=1, max_size=7), st.text("0bz9", min_size=1, max_size=3))
+LEAVES = st.one_of(
+    st.one_of(boxes(), geometries()).map(InRegion),
+    st.builds(UnderGeocode, CODES, recursive=st.booleans()),
+    st.lists(CODES, min_size=1, max_size=20).map(lambda codes: OneOf("geocode", tuple(codes))),
+    st.sampled_from([("a",), ("b",), ("a", "b"), ("c",)]).map(
+        lambda names: OneOf("dataset", names)
+    ),
+    st.just(Within("cloud", None, 20)),
+)
+
+
+def _joinings(parts: st.SearchStrategy[Expression]) -> st.SearchStrategy[Expression]:
+    several = st.lists(parts, min_size=1, max_size=3).map(tuple)
+    return st.one_of(several.map(AllOf), several.map(AnyOf), several.map(AnyOf), parts.map(Not))
+
+
+PLACES: st.SearchStrategy[Expression] = st.recursive(LEAVES, _joinings, max_leaves=6)
+
+
+def _cells_of_leaf(leaf: Expression, definition: DatasetDefinition) -> set[str]:
+    """The cells whose tiles a predicate can be true of."""
+    assert definition.length is not None
+    cells = cells_of(definition.scheme, definition.length)
+    match leaf:
+        case InRegion(region):
+            matched = region.matches_many(scheme(definition.scheme), cells)
+            return set(np.array(cells)[matched].tolist())
+        case UnderGeocode(code, recursive=recursive):
+            return {
+                each for each in cells if (each.startswith(code) if recursive else each == code)
+            }
+        case OneOf("geocode", values):
+            return set(cells) & set(values)
+        case OneOf("dataset", values):
+            return set(cells) if definition.name in values else set()
+        case _:
+            return set(cells)
+
+
+def _may_match(expression: Expression, definition: DatasetDefinition) -> set[str]:
+    """The cells of which the expression may be true, whatever else their tiles are."""
+    return set(cells_of(definition.scheme, definition.length or 0)) - _surely(
+        expression, definition, truth=False
+    )
+
+
+def _surely(expression: Expression, definition: DatasetDefinition, *, truth: bool) -> set[str]:
+    match expression:
+        case Not(part):
+            return _surely(part, definition, truth=not truth)
+        case AllOf(parts) | AnyOf(parts):
+            found = [_surely(part, definition, truth=truth) for part in parts]
+            every = isinstance(expression, AllOf) == truth
+            return set.intersection(*found) if every else set.union(*found)
+        case Within():
+            return set()
+        case _:
+            own = _cells_of_leaf(expression, definition)
+            cells = set(cells_of(definition.scheme, definition.length or 0))
+            return own if truth else cells - own
+
+
+def _keys_implied(
+    expression: Expression, definition: DatasetDefinition, *, truth: bool
+) -> set[str]:
+    """The placement keys for which what is implied holds, each predicate asked by itself."""
+    keys = defaultdict(set)
+    for cell in cells_of(definition.scheme, definition.length or 0):
+        keys[cell[: definition.placement]].add(cell)
+    match expression:
+        case Not(part):
+            return _keys_implied(part, definition, truth=not truth)
+        case AllOf(parts) | AnyOf(parts):
+            found = [_keys_implied(part, definition, truth=truth) for part in parts]
+            every = isinstance(expression, AllOf) == truth
+            return set.intersection(*found) if every else set.union(*found)
+        case _:
+            if not truth:
+                return set(keys)
+            own = _cells_of_leaf(expression, definition)
+            return {key for key, cells in keys.items() if cells & own}
+
+
+@settings(max_examples=300, deadline=None)
+@given(PLACES, definitions(), st.booleans())
+def test_where_asks_exactly_the_slots_of_what_it_implies(
+    where: Expression, definition: DatasetDefinition, walked: bool
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        if walked:
+            patch.setattr(pruning, "_CANDIDATES_MAX", 0)
+            patch.setattr(pruning, "_CELLS_WALKED", 3)
+        found = _checked(slots_matching(Query(where=where), [definition]))
+    placement = definition.placement
+    assert found >= {slot_of(cell[:placement]) for cell in _may_match(where, definition)}
+    assert found == {slot_of(key) for key in _keys_implied(where, definition, truth=True)}
+
+
+@settings(max_examples=150, deadline=None)
+@given(queries(), PLACES, definitions("a"), definitions("b"))
+def test_where_beside_other_predicates_leaves_no_answer_out(
+    query: Query, where: Expression, a: DatasetDefinition, b: DatasetDefinition
+) -> None:
+    asked = Query(
+        region=query.region, geocode=query.geocode, recursive=query.recursive, where=where
+    )
+    found = _checked(slots_matching(asked, [a, b]))
+    assert found <= _checked(slots_matching(query, [a, b]))
+    for definition in (a, b):
+        cells = _may_match(where, definition)
+        if query.geocode is not None:
+            cells &= _cells_of_leaf(
+                UnderGeocode(query.geocode, recursive=query.recursive), definition
+            )
+        if query.region is not None:
+            cells &= _cells_of_leaf(InRegion(query.region), definition)
+        assert found >= {slot_of(cell[: definition.placement]) for cell in cells}

@@ -10,7 +10,7 @@ import shapely
 from geostore.grid import GEOHASH, QUADTILE, Region, Scheme
 from geostore.node import pruning
 from geostore.node.pruning import KEYS_ALL, slots_matching
-from geostore.query import Query
+from geostore.query import AnyOf, InRegion, OneOf, Query, Within
 from geostore.ring import SLOTS_TOTAL, slot_of
 from geostore.types import BBox, DatasetDefinition, SchemeName
 from geostore.types.dataset import ResolutionGroup
@@ -192,3 +192,47 @@ def test_a_long_coast_is_left_early(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_bound_on_hashed_keys_hits_every_slot() -> None:
     # The chance that a slot is missed: SLOTS_TOTAL * exp(-KEYS_ALL / SLOTS_TOTAL).
     assert SLOTS_TOTAL * math.exp(-KEYS_ALL / SLOTS_TOTAL) < 1e-9
+
+
+# ---------------------------------------------------------------- places in `where`
+
+
+def _around(code: str) -> InRegion:
+    return InRegion(inside(GEOHASH.bounds(code), 0.25, 0.25, 0.75, 0.75))
+
+
+def test_either_of_two_boxes_asks_the_slots_of_both_and_both_of_them_none() -> None:
+    first, other = _around("dqcjq"), _around("9q8yy")
+    slots = {slot_of("dqcjq"), slot_of("9q8yy")}
+    assert found(Query(where=first | other), dataset()) == slots
+    assert found(Query(where=first & other), dataset()) == set()
+    assert found(Query(where=first & Within("cloud", None, 20)), dataset()) == {slot_of("dqcjq")}
+    assert found(Query(where=(first | other) & ~other), dataset()) == slots
+    assert slots_matching(Query(where=~first), [dataset()]) is None
+    assert slots_matching(Query(where=first | Within("cloud", None, 20)), [dataset()]) is None
+    assert found(Query(region=first.region, where=first | other), dataset()) == {slot_of("dqcjq")}
+    assert found(Query(geocode="9q8yy", where=first | other), dataset()) == {slot_of("9q8yy")}
+
+
+def test_a_box_for_each_of_two_datasets_is_asked_of_its_own_alone() -> None:
+    first, other = _around("dqcjq"), _around("9q8yy")
+    where = (first & OneOf("dataset", ("s2",))) | (other & OneOf("dataset", ("l8",)))
+    assert found(Query(where=where), dataset("s2")) == {slot_of("dqcjq")}
+    assert found(Query(where=where), dataset("l8")) == {slot_of("9q8yy")}
+    assert found(Query(where=where), dataset("naip")) == set()
+    assert found(Query(where=OneOf("dataset", ("l8",))), dataset("s2")) == set()
+
+
+def test_many_geocodes_ask_the_slots_of_those_that_can_be_cells() -> None:
+    codes = ("dqcjq", "9q8yy", "0320", "dqcjqz")  # of another length, of none
+    where = OneOf("geocode", codes)
+    assert found(Query(where=where), dataset()) == {slot_of("dqcjq"), slot_of("9q8yy")}
+    assert found(Query(where=where), dataset(length=6)) == {slot_of("dqcjq")}
+    quads = dataset(grid=QUADTILE.name, length=4, placement=3)
+    assert found(Query(where=where), quads) == {slot_of("032")}
+
+
+def test_a_thousand_boxes_are_looked_for_together() -> None:
+    cells = [GEOHASH.encode(i / 3 - 160, (i * 7) % 120 - 60, 5) for i in range(1000)]
+    where = AnyOf(tuple(_around(cell) for cell in cells))
+    assert found(Query(where=where), dataset()) == {slot_of(cell) for cell in cells}
