@@ -30,9 +30,9 @@ from geostore.index.entry import CatalogEntry, DatasetSummary, Record, StagedTil
 from geostore.index.environment import Databases, Environment, Transaction
 from geostore.index.face import BATCH_ROWS, Catalog, NodesOfSlot, RecordChange, RowIds
 from geostore.index.follower import Follower, read_schema
-from geostore.index.memory import Selected
+from geostore.index.memory import Selected, View
 from geostore.index.operations import PreparedEntry
-from geostore.index.ordering import first_in_order, from_cursor, in_order, rows_until
+from geostore.index.ordering import behind, first_in_order, in_order, sort_value
 from geostore.index.packing import (
     Group,
     details_group,
@@ -43,7 +43,7 @@ from geostore.index.packing import (
     unpack_rows,
 )
 from geostore.index.placement import NodeNames, read_placement
-from geostore.index.planner import count, select
+from geostore.index.planner import count, first_rows, select
 from geostore.index.reclouding import Rules, likelihood_band, under_rule
 from geostore.index.state import State
 from geostore.query import Cursor, Explain, Query, stage_of
@@ -168,38 +168,10 @@ class LmdbCatalog(Catalog):
                 with stage_of(explain, "slots"):
                     row_slots = self._row_slots(follower, txn, db)
             view = follower.memory.view()
-            selected = select(view, q, explain, slots=slots, row_slots=row_slots)
             if not ordered:
-                return selected
-            with stage_of(explain, "order"):
-                return self._ordered(follower.memory.columns, selected, q, explain, after)
-
-    @staticmethod
-    def _ordered(
-        columns: Columns,
-        selected: Selected,
-        q: Query,
-        explain: Explain | None,
-        after: Cursor | None,
-    ) -> Selected:
-        snapshot, positions = selected.snapshot, selected.positions
-        if explain is not None:
-            explain.add("sort", q.sort or "time", actual_rows=len(positions))
-        if after is not None:
-            positions = from_cursor(snapshot, positions, after)
-        if q.limit is None or after is not None:
-            positions = in_order(columns, snapshot, positions, q.sort)
-        else:
-            positions = first_in_order(columns, snapshot, positions, q.sort, q.limit)
-        if after is not None:
-            positions = positions[rows_until(snapshot, positions, after) :]
-            if explain is not None:
-                explain.add("resume", "after the cursor", actual_rows=len(positions))
-        if q.limit is not None:
-            positions = positions[: q.limit]
-            if explain is not None:
-                explain.add("limit", str(q.limit), actual_rows=len(positions))
-        return Selected(snapshot, positions, selected.row_slots)
+                return select(view, q, explain, slots=slots, row_slots=row_slots)
+            answer = _Answer(follower.memory.columns, view, q, explain, after)
+            return Selected(view.snapshot, answer.rows(slots, row_slots), row_slots)
 
     @staticmethod
     def _row_slots(
@@ -551,6 +523,67 @@ class LmdbCatalog(Catalog):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class _Answer:
+    """The rows of a query in order, behind a cursor, as many as it wants."""
+
+    def __init__(
+        self, columns: Columns, view: View, q: Query, explain: Explain | None, after: Cursor | None
+    ) -> None:
+        self._columns = columns
+        self._view = view
+        self._q = q
+        self._explain = explain
+        self._after = after
+
+    def rows(
+        self, slots: frozenset[int] | None, row_slots: npt.NDArray[np.uint16] | None
+    ) -> Positions:
+        positions = self._first(slots, row_slots)
+        if positions is None:
+            selected = select(self._view, self._q, self._explain, slots=slots, row_slots=row_slots)
+            positions = self._behind(selected.positions)
+        with stage_of(self._explain, "order"):
+            return self._ordered(positions)
+
+    def _first(
+        self, slots: frozenset[int] | None, row_slots: npt.NDArray[np.uint16] | None
+    ) -> Positions | None:
+        """Enough rows to have the first in order; None where all have to be found."""
+        limit, after = self._q.limit, self._after
+        key = None if after is None else sort_value(after)
+        if not limit or (after is not None and key is None):
+            return None
+        return first_rows(
+            self._view,
+            self._q,
+            limit,
+            self._explain,
+            key=key,
+            keep=self._behind,
+            slots=slots,
+            row_slots=row_slots,
+        )
+
+    def _behind(self, positions: Positions) -> Positions:
+        if self._after is None or not len(positions):
+            return positions
+        return behind(self._columns, self._view.snapshot, positions, self._after)
+
+    def _ordered(self, positions: Positions) -> Positions:
+        limit, sort, explain = self._q.limit, self._q.sort, self._explain
+        if explain is not None:
+            if self._after is not None:
+                explain.add("resume", "after the cursor", actual_rows=len(positions))
+            explain.add("sort", sort or "time", actual_rows=len(positions))
+        snapshot = self._view.snapshot
+        if limit is None:
+            return in_order(self._columns, snapshot, positions, sort)
+        positions = first_in_order(self._columns, snapshot, positions, sort, limit)
+        if explain is not None:
+            explain.add("limit", str(limit), actual_rows=len(positions))
+        return positions
 
 
 def _chunks(entries: Iterable[CatalogEntry]) -> Iterator[list[CatalogEntry]]:

@@ -11,7 +11,7 @@ from geostore.index.columns import NO_START, Columns, Positions, Snapshot
 from geostore.query import Cursor, SortKey
 from geostore.query.order import order_key
 
-__all__ = ["first_in_order", "from_cursor", "in_order", "rows_until"]
+__all__ = ["behind", "first_in_order", "in_order", "sort_value"]
 
 RANK_FRACTION: Final = 8
 """Ranking all texts of a column takes long after new ones came (50 ms for 100,000), so an answer of
@@ -108,22 +108,35 @@ def first_in_order(
     return in_order(columns, snapshot, positions, sort)[:limit]
 
 
-def from_cursor(snapshot: Snapshot, positions: Positions, cursor: Cursor) -> Positions:
-    """Those of `positions` that may lie behind a cursor: the others come before it by what rows
-    are ordered by first.
+def behind(columns: Columns, snapshot: Snapshot, positions: Positions, cursor: Cursor) -> Positions:
+    """Those of `positions` that come after a cursor, in no order. O(n), and O(m log m) for the m
+    that agree with it in what rows are ordered by first.
     """
+    keys, key = primary_key(snapshot, positions, cursor.sort), _primary_of(cursor)
+    equal = in_order(columns, snapshot, positions[keys == key], cursor.sort)
+    equal = equal[rows_until(snapshot, equal, cursor) :]
+    return np.concatenate([positions[keys > key], equal])
+
+
+def _primary_of(cursor: Cursor) -> Any:
+    """A cursor's place as `primary_key` has it."""
     unknown, primary, time_unknown, time_us, *_ = cursor.key
-    sort = cursor.sort
-    if unknown or (sort in (None, "time") and time_unknown):
-        least: Any = NO_START if sort in (None, "time", "-time") else np.float32(np.inf)
-    elif sort in (None, "time"):
-        least = time_us
-    elif sort == "-time":
-        least = int(primary) - 1  # ~t of -t
-    else:
-        least = np.float32(primary)
-    kept: Positions = positions[primary_key(snapshot, positions, sort) >= least]
-    return kept
+    if cursor.sort in (None, "time"):
+        return NO_START if time_unknown else time_us
+    if cursor.sort == "-time":
+        return NO_START if unknown else int(primary) - 1  # ~t of -t
+    return np.float32(np.inf) if unknown else np.float32(primary)
+
+
+def sort_value(cursor: Cursor) -> float | None:
+    """The time or percentage that a cursor stands at; None where that is unknown."""
+    unknown, primary, time_unknown, time_us, *_ = cursor.key
+    if unknown or (cursor.sort in (None, "time") and time_unknown):
+        return None
+    if cursor.sort in (None, "time"):
+        return time_us
+    assert cursor.sort is not None
+    return -primary if cursor.sort.startswith("-") else primary
 
 
 def rows_until(snapshot: Snapshot, positions: Positions, cursor: Cursor) -> int:

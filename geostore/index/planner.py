@@ -48,12 +48,13 @@ from geostore.index.column_facts import (
 from geostore.index.columns import NO_START, Positions, Snapshot
 from geostore.index.flattening import flattened
 from geostore.index.memory import Selected, View
+from geostore.index.ordered_walk import walk_of
 from geostore.index.placement import NO_SLOT, slot_table
 from geostore.index.structures import Structure
 from geostore.query import AnyOf, Explain, PercentRange, Query, conjuncts, evaluate, stage_of
 from geostore.types import TimeSpan
 
-__all__ = ["count", "select"]
+__all__ = ["count", "first_rows", "select"]
 
 Booleans = npt.NDArray[np.bool_]
 Integers = npt.NDArray[np.integer[Any]]
@@ -299,6 +300,13 @@ class _Plan:
             self.say("filter", "region", actual_rows=len(at))
         return at
 
+    def passing(self, at: Positions) -> Positions:
+        """Those of some live positions that satisfy the whole query."""
+        at = self._tested(at, self._tests)
+        if self.q.where is not None and len(at):
+            at = at[evaluate(self.q.where, ColumnFacts(self.view, at))]
+        return at
+
     def say(self, action: str, subject: str, **rows: int) -> None:
         if self.explain is not None:
             self.explain.add(action, subject, **rows)
@@ -480,6 +488,56 @@ def select(
             explain.considered["slots"] = explain.rows_total
         explain.rows_matched = len(positions)
     return Selected(snapshot, positions, row_slots)
+
+
+def first_rows(
+    view: View,
+    q: Query,
+    wanted: int,
+    explain: Explain | None = None,
+    *,
+    key: float | None = None,
+    keep: Callable[[Positions], Positions],
+    slots: frozenset[int] | None = None,
+    row_slots: npt.NDArray[np.uint16] | None = None,
+) -> Positions | None:
+    """Rows that match, with all that may be among the first `wanted` by the query's order, in no
+    order; None where finding all that match costs less (`select`).
+
+    Only rows at or behind `key` (a time, a percentage) are wanted, and of those that match the
+    ones that `keep` leaves.
+    """
+    plain = flattened(q)
+    plan = _Plan(view, plain)
+    cost, total = plan.least_cost, max(1, view.snapshot.count)
+    expected = TREE_COST * wanted * total / max(1.0, min(cost, total))
+    if expected > cost or (slots is not None and row_slots is None):
+        return None
+    walk = walk_of(view, plain, key)
+    if walk is None:
+        return None
+    table = None if slots is None else slot_table(slots)
+
+    def test(at: Positions) -> Positions:
+        at = plan.passing(at[view.snapshot.alive[at]])
+        if table is not None and row_slots is not None:
+            at = at[table[row_slots[at]]]
+        return keep(at)
+
+    with stage_of(explain, "select"):
+        found = walk.first_rows(wanted, cost / TREE_COST, test)
+        if found is None:
+            return None
+        tail = test(np.arange(walk.tail, view.snapshot.count))
+        found = np.concatenate([found, tail])
+    if table is not None and row_slots is not None:
+        _check_placed(view.snapshot, found, row_slots)
+    if explain is not None:
+        explain.predicates.update(q.predicates())
+        explain.structure = q.sort or "time"
+        explain.add("walk", f"{explain.structure}, in order", actual_rows=len(found))
+        explain.rows_total = _rows_in(view.snapshot, slots, row_slots)
+    return found
 
 
 def _matching(view: View, q: Query, explain: Explain | None) -> Positions:
