@@ -227,6 +227,53 @@ def test_a_sync_is_one_fdatasync(directory: Path) -> None:
     writer.close()
 
 
+def test_a_sync_speaks_for_what_came_before_it(directory: Path) -> None:
+    class Disk(QuickDisk):
+        def sync_data(self, descriptor: int) -> None:
+            super().sync_data(descriptor)
+            if self.syncs == 10:  # another thread appends while the disk is at work
+                writer.append(1, [b"late"])
+
+    disk = Disk()
+    writer = opened(directory, disk)
+    disk.syncs = 9
+    writer.append(1, [b"early"])
+    assert writer.sync().sequence == 1
+    assert payloads(writer) == [b"early"]
+    assert writer.end.sequence == 2
+    assert writer.sync().sequence == 2
+    assert payloads(writer) == [b"early", b"late"]
+    writer.close()
+
+
+def test_waiting_syncs_share_the_next_one(directory: Path) -> None:
+    all_wait = threading.Event()
+
+    class Disk(QuickDisk):
+        def sync_data(self, descriptor: int) -> None:
+            super().sync_data(descriptor)
+            assert all_wait.wait(10)
+
+    disk = Disk()
+    writer = opened(directory, disk)
+    disk.syncs = 0
+
+    def commit() -> None:
+        at = writer.append(1, [b"x"])
+        if at.sequence == 8:
+            all_wait.set()
+        assert writer.sync().sequence >= at.sequence
+
+    threads = [threading.Thread(target=commit) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert disk.syncs <= 2  # one under way while the others appended, one for all of those
+    assert writer.position.sequence == 8
+    writer.close()
+
+
 def test_room_is_reserved_ahead_and_given_back(directory: Path) -> None:
     disk = FaultyDisk()
     writer = opened(directory, disk, reserve_bytes=1 << 16)
