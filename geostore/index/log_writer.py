@@ -393,11 +393,13 @@ class LogWriter:
             ReadOnlyError: it failed, now or earlier: what was appended since the last one may
                 be lost, and nothing more is accepted.
         """
+        wanted = self._end.sequence
         with self._sync_lock:
             with self._append_lock:
                 self._require_writable()
                 end, descriptor = self._end, self._descriptor
-            if end.sequence != self._durable.sequence:
+            # What others appended since is theirs to sync; or nobody would ever share one.
+            if self._durable.sequence < wanted:
                 try:
                     self._synced(self._disk.sync_data, descriptor)
                     self._publish(end)

@@ -6,8 +6,9 @@ any such place as it finds a region's.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -82,6 +83,8 @@ class _Cells(_Asked):
 
     scheme_name: SchemeName
     codes: tuple[str, ...]
+    _numbers: dict[int, Integers] = field(default_factory=dict, compare=False, repr=False)
+    """By length: the numbers of the cells, or of those around them, ascending; kept once made."""
 
     @property
     def bboxes(self) -> tuple[BBox, ...]:
@@ -93,16 +96,22 @@ class _Cells(_Asked):
     ) -> Relations:
         own = len(self.codes[0])
         level = min(own, length)  # cells are compared at the length that both have
+        if level not in self._numbers:
+            around = scheme.cell_indices(sorted({code[:level] for code in self.codes}), level)
+            self._numbers[level] = np.sort(_number(scheme, *around, level))
+        mine = self._numbers[level]
         wide, high = (
             below - above
             for below, above in zip(scheme.bits(length), scheme.bits(level), strict=True)
         )
-        grid_columns, _ = scheme.grid_size(level)
-        mine = scheme.cell_indices(sorted({code[:level] for code in self.codes}), level)
-        found = np.isin(
-            (rows >> high) * grid_columns + (columns >> wide), mine[1] * grid_columns + mine[0]
-        )
+        asked = _number(scheme, columns >> wide, rows >> high, level)
+        found = mine[np.minimum(np.searchsorted(mine, asked), len(mine) - 1)] == asked
         return np.where(found, 2 if length >= own else 1, 0).astype(np.int8)
+
+
+def _number(scheme: Scheme, columns: Integers, rows: Integers, length: int) -> Integers:
+    """One number for each cell of a length."""
+    return np.asarray(rows * scheme.grid_size(length)[0] + columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +215,19 @@ def _all_of(places: Iterable[Place]) -> Place:
 
 
 def _any_of(places: Iterable[Place]) -> Place:
-    parts = tuple(dict.fromkeys(place for place in places if place is not NOWHERE))
-    if EVERYWHERE in parts:
+    named: dict[int, list[_Cells]] = defaultdict(list)
+    others: dict[Place, None] = {}
+    for place in places:
+        if isinstance(place, _Cells):
+            named[len(place.codes[0])].append(place)  # of one length they are looked up at once
+        elif place is not NOWHERE:
+            others[place] = None
+    if EVERYWHERE in others:
         return EVERYWHERE
+    parts = (*others, *map(_all_cells, named.values()))
     return NOWHERE if not parts else parts[0] if len(parts) == 1 else _Any(parts)
+
+
+def _all_cells(places: list[_Cells]) -> _Cells:
+    codes = {code for place in places for code in place.codes}
+    return _Cells(places[0].scheme_name, tuple(sorted(codes)))

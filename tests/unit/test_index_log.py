@@ -227,6 +227,50 @@ def test_a_sync_is_one_fdatasync(directory: Path) -> None:
     writer.close()
 
 
+def test_a_sync_speaks_for_what_came_before_it(directory: Path) -> None:
+    class Disk(QuickDisk):
+        def sync_data(self, descriptor: int) -> None:
+            super().sync_data(descriptor)
+            if self.syncs == 10:  # another thread appends while the disk is at work
+                writer.append(1, [b"late"])
+
+    disk = Disk()
+    writer = opened(directory, disk)
+    disk.syncs = 9
+    writer.append(1, [b"early"])
+    assert writer.sync().sequence == 1
+    assert payloads(writer) == [b"early"]
+    assert writer.end.sequence == 2
+    assert writer.sync().sequence == 2
+    assert payloads(writer) == [b"early", b"late"]
+    writer.close()
+
+
+def test_a_sync_that_another_thread_did_is_not_done_again(directory: Path) -> None:
+    disk = QuickDisk()
+    writer = opened(directory, disk)
+    real = writer._sync_lock
+
+    class Waited:
+        """While we waited for the lock another thread synced our frame and appended its own."""
+
+        def __enter__(self) -> None:
+            writer._sync_lock = real
+            writer.sync()
+            writer.append(1, [b"another's"])
+
+        def __exit__(self, *_: object) -> None: ...
+
+    writer.append(1, [b"ours"])
+    disk.syncs = 0
+    writer._sync_lock = Waited()  # type: ignore[assignment]
+    assert writer.sync().sequence == 1
+    assert disk.syncs == 1
+    assert writer.sync().sequence == 2
+    assert disk.syncs == 2
+    writer.close()
+
+
 def test_room_is_reserved_ahead_and_given_back(directory: Path) -> None:
     disk = FaultyDisk()
     writer = opened(directory, disk, reserve_bytes=1 << 16)
@@ -774,6 +818,28 @@ def test_missing_segments_are_named(directory: Path) -> None:
     with pytest.raises(CorruptDataError, match=r"00000002.log: it belongs to log 0000"):
         opened(directory)
     assert "belongs to log" in LogReader(directory).check()[0]
+
+
+def test_segments_that_go_while_they_are_listed_are_no_gap(directory: Path) -> None:
+    made = filled(directory, 20, segment_bytes=200)
+    writer = opened(directory, segment_bytes=200)
+    dropped = writer.drop_before(3)
+    writer.close()
+
+    class Disk(QuickDisk):
+        """The first list has a segment that is gone by now, and not the one after it."""
+
+        lists = 0
+
+        def names(self, dir_fd: int) -> list[str]:
+            self.lists += 1
+            return [*super().names(dir_fd), *(["00000001.log"] if self.lists == 1 else [])]
+
+    assert dropped == [1, 2]
+    reader = LogReader(directory, disk=Disk())
+    assert min(reader.sizes()) == 3
+    assert reader.position.sequence == len(made)
+    reader.close()
 
 
 def test_bytes_of_a_history_that_was_cut_off_do_not_return(directory: Path) -> None:

@@ -236,3 +236,11 @@ def test_a_thousand_boxes_are_looked_for_together() -> None:
     cells = [GEOHASH.encode(i / 3 - 160, (i * 7) % 120 - 60, 5) for i in range(1000)]
     where = AnyOf(tuple(_around(cell) for cell in cells))
     assert found(Query(where=where), dataset()) == {slot_of(cell) for cell in cells}
+
+
+def test_thousands_of_geocodes_are_looked_for_together() -> None:
+    cells = sorted({GEOHASH.encode(i / 30 - 160, (i * 7) % 120 - 60, 5) for i in range(9000)})
+    slots = {slot_of(cell) for cell in cells}
+    assert found(Query(where=OneOf("geocode", tuple(cells))), dataset()) == slots
+    several = AnyOf(tuple(OneOf("geocode", tuple(cells[i::900])) for i in range(900)))
+    assert found(Query(where=several), dataset(length=5)) == slots
