@@ -40,6 +40,7 @@ from geostore.index import (
     cell_table,
     memory,
     open_catalog,
+    ordered_walk,
     planner,
     radix,
 )
@@ -380,6 +381,7 @@ def planning(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(cell_table, "ENOUGH_ROWS", 1)
         monkeypatch.setattr(cell_table, "BLOCKS_FINE", 8)
         monkeypatch.setattr(cell_table, "JOINED_MAX", 2)
+        monkeypatch.setattr(ordered_walk, "PIECE_ROWS", 1)
         monkeypatch.setattr(radix, "BUCKET", 1)
 
 
