@@ -174,10 +174,11 @@ class LogWriter:
         segments = self._segments
         assert segments.log_id is not None
         self._head = HeadWriter(self._disk, segments.dir_fd, segments.log_id)
+        # The head's entry, and the segments': the writer before may have died before it synced
+        # them. Not after publishing: the head must never tell of a segment that may be lost.
+        self._disk.sync(segments.dir_fd)
         self._head.publish(end)
         self._head.sync()
-        # Also the segments' entries: the writer before may have died before it synced them.
-        self._disk.sync(segments.dir_fd)
 
     def _begin_at(self, end: Position) -> None:
         assert self._segments.log_id is not None

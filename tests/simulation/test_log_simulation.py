@@ -19,6 +19,9 @@ from tests.log_disks import CrashDisk, CrashError, World
 SEEDS = 250
 LIVES = 6
 STEPS_MAX = 60
+FOUND = [
+    101_480,  # the head told of a new segment before the directory was synced
+]
 
 
 class Run:
@@ -142,17 +145,26 @@ class Run:
             reader.close()
 
 
+def live(directory: Path, seed: int) -> None:
+    try:
+        run = Run(directory, seed)
+        for _ in range(LIVES):
+            run.life()
+            run.between()
+    except BaseException:
+        print(f"seed {seed}")
+        raise
+
+
 @pytest.mark.parametrize("block", range(10))
 def test_every_synced_frame_survives(tmp_path: Path, block: int) -> None:
     for seed in range(block * SEEDS // 10, (block + 1) * SEEDS // 10):
-        try:
-            run = Run(tmp_path / str(seed), seed)
-            for _ in range(LIVES):
-                run.life()
-                run.between()
-        except BaseException:
-            print(f"seed {seed}")
-            raise
+        live(tmp_path / str(seed), seed)
+
+
+@pytest.mark.parametrize("seed", FOUND)
+def test_seeds_that_found_something(tmp_path: Path, seed: int) -> None:
+    live(tmp_path / "log", seed)
 
 
 def test_a_position_survives_packing() -> None:
