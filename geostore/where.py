@@ -25,7 +25,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
-    from geostore.query import Expression
+    from geostore.query import Expression as Expression  # noqa: PLC0414 - typed against
 
 __all__ = [
     "above",

@@ -11,7 +11,7 @@ import click
 from geostore.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from geostore.query import Expression
+    from geostore.where import Expression
 
 __all__ = [
     "BBOX",

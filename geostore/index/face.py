@@ -1,6 +1,7 @@
 """The catalog's face: what a node asks of whatever remembers its tiles.
 
-Implementations may change (the first stands on LMDB); this does not. Rows cross it in columnar batches only.
+Implementations may change (the first stands on LMDB); this does not. Rows cross it in columnar
+batches only.
 """
 
 from __future__ import annotations

@@ -537,6 +537,7 @@ def first_rows(
         explain.structure = q.sort or "time"
         explain.add("walk", f"{explain.structure}, in order", actual_rows=len(found))
         explain.rows_total = _rows_in(view.snapshot, slots, row_slots)
+        explain.rows_matched, explain.ended_early = len(found), len(found) >= wanted
     return found
 
 

@@ -57,6 +57,8 @@ class Explain:
     node was told, so that no row counts by two of its copies.
     """
     rows_matched: int | None = None
+    ended_early: bool = False
+    """Rows were walked in order, and the walk ended at the limit: more may match than were seen."""
     nodes_asked: list[str] = field(default_factory=list)
     nodes_skipped: list[str] = field(default_factory=list)
     nodes: list[ExplainNode] = field(default_factory=list)
@@ -107,6 +109,7 @@ class Explain:
             self.structure = part.structure if same else "several"
         self.rows_total = _sum(self.rows_total, part.rows_total)
         self.rows_matched = _sum(self.rows_matched, part.rows_matched)
+        self.ended_early = self.ended_early or part.ended_early
         self._absorb_steps(part.steps)
         for name, ms in part.stages_ms.items():
             self.stages_ms[name] = max(self.stages_ms.get(name, 0.0), ms)
@@ -140,6 +143,7 @@ class Explain:
             "considered": dict(self.considered),
             "rows_total": self.rows_total,
             "rows_matched": self.rows_matched,
+            "ended_early": self.ended_early,
             "steps": [
                 {
                     "action": step.action,
@@ -178,7 +182,8 @@ class Explain:
             lines.append(f"  {step.action} {step.subject}{_rows_text(step)}")
         if self.rows_matched is not None:
             total = "" if self.rows_total is None else f" of {self.rows_total:,}"
-            lines.append(f"matched {self.rows_matched:,}{total} tiles")
+            early = "; the walk ended there, more may match" if self.ended_early else ""
+            lines.append(f"matched {self.rows_matched:,}{total} tiles{early}")
         if self.nodes_asked or self.nodes_skipped:
             asked = ", ".join(self.nodes_asked) or "none"
             skipped = ", ".join(self.nodes_skipped) or "none"

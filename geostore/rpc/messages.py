@@ -183,6 +183,7 @@ def explain_from_json(text: bytes, explain: Explain) -> None:
         explain.structure = value.get("structure")
         explain.rows_total = value.get("rows_total")
         explain.rows_matched = value.get("rows_matched")
+        explain.ended_early = bool(value.get("ended_early", False))
         explain.nodes_asked.extend(value.get("nodes_asked", ()))
         explain.nodes_skipped.extend(value.get("nodes_skipped", ()))
         explain.slots_matched = value.get("slots_matched")

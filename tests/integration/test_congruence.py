@@ -491,7 +491,8 @@ def check_explained(pair: Pair, one: dict[str, Any], three: dict[str, Any]) -> N
     assert [each["name"] for each in three["nodes"]] == three["nodes_asked"]
     assert sum(each["slots"] for each in three["nodes"]) == three["slots_matched"]
     assert three["predicates"] == one["predicates"]
-    assert three["rows_matched"] == one["rows_matched"]
+    if not (three["ended_early"] or one["ended_early"]):  # at the limit, on each node by itself
+        assert three["rows_matched"] == one["rows_matched"]
     assert three["rows_matched"] <= three["rows_total"] <= one["rows_total"]
 
 

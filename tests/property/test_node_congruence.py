@@ -254,7 +254,10 @@ def test_invariant_2_any_ring_answers_as_one_node(
     if query.limit != 0:
         told = Explain()
         store.one.count(query, explain=told)
-        assert (explain.rows_matched or 0) == told.rows_matched
+        if explain.ended_early:  # at the limit, on each node by itself
+            assert (explain.rows_matched or 0) >= len(expected)
+        else:
+            assert (explain.rows_matched or 0) == told.rows_matched
         assert (explain.rows_total or 0) <= len(store.entries)
         check_asked(store, query, explain)
     if expected:

@@ -206,8 +206,8 @@ def test_a_filter_and_conditions_must_both_hold(store: Store) -> None:
 
 
 def test_mistakes_name_what_is_known(store: Store) -> None:
-    with pytest.raises(NotFoundError, match="dataset 'frist' is not known; did you mean 'first'"):
-        store.query(where=~where.tiles(dataset="frist"))
+    with pytest.raises(NotFoundError, match="dataset 'frst' is not known; did you mean 'first'"):
+        store.query(where=~where.tiles(dataset="frst"))
     with pytest.raises(NotFoundError, match="dataset 'x' is not known"):
         store.query(filter={"op": "=", "args": [{"property": "collection"}, "x"]})
     with pytest.raises(NotFoundError, match="band 'B99' is not known"):
