@@ -23,16 +23,16 @@ from geostore.errors import (
     UnavailableError,
 )
 from geostore.index import operations, reclouding
+from geostore.index.answer import Answer
 from geostore.index.batching import GroupCommit
 from geostore.index.checking import problems
-from geostore.index.columns import Columns, Positions
+from geostore.index.columns import Positions
 from geostore.index.entry import CatalogEntry, DatasetSummary, Record, StagedTile, TileDetails
 from geostore.index.environment import Databases, Environment, Transaction
 from geostore.index.face import BATCH_ROWS, Catalog, NodesOfSlot, RecordChange, RowIds
 from geostore.index.follower import Follower, read_schema
-from geostore.index.memory import Selected, View
+from geostore.index.memory import Selected
 from geostore.index.operations import PreparedEntry
-from geostore.index.ordering import behind, first_in_order, in_order, sort_value
 from geostore.index.packing import (
     Group,
     details_group,
@@ -43,7 +43,7 @@ from geostore.index.packing import (
     unpack_rows,
 )
 from geostore.index.placement import NodeNames, read_placement
-from geostore.index.planner import count, first_rows, select
+from geostore.index.planner import count, select
 from geostore.index.reclouding import Rules, likelihood_band, under_rule
 from geostore.index.state import State
 from geostore.query import Cursor, Explain, Query, stage_of
@@ -170,7 +170,7 @@ class LmdbCatalog(Catalog):
             view = follower.memory.view()
             if not ordered:
                 return select(view, q, explain, slots=slots, row_slots=row_slots)
-            answer = _Answer(follower.memory.columns, view, q, explain, after)
+            answer = Answer(follower.memory.columns, view, q, explain, after)
             return Selected(view.snapshot, answer.rows(slots, row_slots), row_slots)
 
     @staticmethod
@@ -523,67 +523,6 @@ class LmdbCatalog(Catalog):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-class _Answer:
-    """The rows of a query in order, behind a cursor, as many as it wants."""
-
-    def __init__(
-        self, columns: Columns, view: View, q: Query, explain: Explain | None, after: Cursor | None
-    ) -> None:
-        self._columns = columns
-        self._view = view
-        self._q = q
-        self._explain = explain
-        self._after = after
-
-    def rows(
-        self, slots: frozenset[int] | None, row_slots: npt.NDArray[np.uint16] | None
-    ) -> Positions:
-        positions = self._first(slots, row_slots)
-        if positions is None:
-            selected = select(self._view, self._q, self._explain, slots=slots, row_slots=row_slots)
-            positions = self._behind(selected.positions)
-        with stage_of(self._explain, "order"):
-            return self._ordered(positions)
-
-    def _first(
-        self, slots: frozenset[int] | None, row_slots: npt.NDArray[np.uint16] | None
-    ) -> Positions | None:
-        """Enough rows to have the first in order; None where all have to be found."""
-        limit, after = self._q.limit, self._after
-        key = None if after is None else sort_value(after)
-        if not limit or (after is not None and key is None):
-            return None
-        return first_rows(
-            self._view,
-            self._q,
-            limit,
-            self._explain,
-            key=key,
-            keep=self._behind,
-            slots=slots,
-            row_slots=row_slots,
-        )
-
-    def _behind(self, positions: Positions) -> Positions:
-        if self._after is None or not len(positions):
-            return positions
-        return behind(self._columns, self._view.snapshot, positions, self._after)
-
-    def _ordered(self, positions: Positions) -> Positions:
-        limit, sort, explain = self._q.limit, self._q.sort, self._explain
-        if explain is not None:
-            if self._after is not None:
-                explain.add("resume", "after the cursor", actual_rows=len(positions))
-            explain.add("sort", sort or "time", actual_rows=len(positions))
-        snapshot = self._view.snapshot
-        if limit is None:
-            return in_order(self._columns, snapshot, positions, sort)
-        positions = first_in_order(self._columns, snapshot, positions, sort, limit)
-        if explain is not None:
-            explain.add("limit", str(limit), actual_rows=len(positions))
-        return positions
 
 
 def _chunks(entries: Iterable[CatalogEntry]) -> Iterator[list[CatalogEntry]]:

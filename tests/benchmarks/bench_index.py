@@ -47,8 +47,9 @@ import numpy as np
 
 import geostore
 from geostore.grid import GEOHASH
-from geostore.index import LmdbCatalog, open_catalog
-from geostore.query import Explain, PercentRange, Query
+from geostore.index import LmdbCatalog, open_catalog, planner
+from geostore.index.answer import Answer
+from geostore.query import PercentRange, Query
 from geostore.types import RowBatch
 from geostore.types.geo import datetime_from_us
 from tests.benchmarks.index_rivals import (
@@ -95,14 +96,14 @@ def index_ask(catalog: LmdbCatalog, query: Query, *, count: bool) -> Ask:
         memory = follower.memory
 
     def ask() -> Found:
-        selected = memory.select(query, Explain())
-        positions = selected.positions
-        if query.limit is not None:
-            positions = memory.columns.order(selected.snapshot, positions, query.sort)
-            positions = positions[: query.limit]
+        view = memory.view()
         if count:
-            return len(positions)
-        return selected.snapshot.columns["row_id"][positions]
+            return planner.count(view, query)
+        if query.limit is None:
+            positions = planner.select(view, query).positions
+        else:
+            positions = Answer(memory.columns, view, query).rows()
+        return view.snapshot.columns["row_id"][positions]
 
     return ask
 
