@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Hashable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -114,6 +115,8 @@ class Groups:
         self._codes = np.empty((16, len(GROUP_COLUMNS)), dtype=np.int32)
         self._live = np.zeros(16, dtype=np.int64)
         self.schemes: list[SchemeName] = []
+        self.of_scene: dict[int, list[int]] = {}
+        """Code of a scene to its groups, in order; groups only come."""
         self.count = 0
 
     def add(self, values: dict[str, tuple[Hashable, object]], scheme_name: SchemeName) -> int:
@@ -124,6 +127,8 @@ class Groups:
         self._codes[self.count] = [
             self.interners[name].code(*values[name]) for name in GROUP_COLUMNS
         ]
+        scene = int(self._codes[self.count, GROUP_COLUMNS.index("scene")])
+        self.of_scene.setdefault(scene, []).append(self.count)
         self.schemes.append(scheme_name)
         self.count += 1
         return self.count - 1
@@ -138,8 +143,8 @@ class Groups:
         return self._live[: self.count]
 
     def add_live(self, groups: npt.NDArray[np.int32], sign: int) -> None:
-        counts = np.bincount(groups, minlength=self.count)
-        self._live[: self.count] += sign * counts
+        distinct, counts = np.unique(groups, return_counts=True)
+        self._live[distinct] += sign * counts
 
 
 @dataclass(frozen=True)
@@ -162,11 +167,24 @@ class Snapshot:
     """Of each column of groups: value to code; also of values that came since."""
     group_live: npt.NDArray[np.int64]
     """Live rows of each group."""
+    groups_of_scene: dict[int, list[int]]
+    """Code of a scene to its groups; also those that came since."""
 
     @property
     def count(self) -> int:
         """Rows, dead or alive."""
         return len(self.alive)
+
+    @cached_property
+    def live_of_codes(self) -> dict[str, npt.NDArray[np.int64]]:
+        """Live rows by code of the columns of few values; O(groups), once a snapshot."""
+        found = {}
+        for name in ("dataset", "platform", "schema"):
+            counts = np.bincount(
+                self.group_codes[name], self.group_live, minlength=len(self.values[name])
+            )
+            found[name] = counts.astype(np.int64)  # whole numbers below 2**53
+        return found
 
     def geocodes(self, positions: Positions) -> npt.NDArray[np.object_]:
         """The cells of rows as texts."""
@@ -339,5 +357,6 @@ class Columns:
                 values={name: groups.interners[name].values() for name in GROUP_COLUMNS},
                 codes={name: groups.interners[name].codes for name in GROUP_COLUMNS},
                 group_live=groups.live().copy(),
+                groups_of_scene=groups.of_scene,
             )
         return self._snapshot

@@ -8,7 +8,7 @@ nobody else is even asked: then the answer takes some 40 us whatever the catalog
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, Final
@@ -52,6 +52,7 @@ from geostore.index.ordered_walk import walk_of
 from geostore.index.placement import NO_SLOT, slot_table
 from geostore.index.structures import Structure
 from geostore.query import AnyOf, Explain, PercentRange, Query, conjuncts, evaluate, stage_of
+from geostore.query.predicate import schema_matches
 from geostore.types import TimeSpan
 
 __all__ = ["count", "first_rows", "select"]
@@ -90,9 +91,66 @@ def _percent_test(name: str, bounds: PercentRange, view: View, at: Positions) ->
     return mask
 
 
-def _table_test(table: Booleans, view: View, at: Positions) -> Booleans:
-    mask: Booleans = table[view.facts.group[at]]
-    return mask
+@dataclass(frozen=True, slots=True)
+class _GroupPredicate:
+    """A predicate that holds for all rows of a group or for none."""
+
+    name: str
+    column: str
+    """Of groups."""
+    codes: tuple[int, ...]
+    """Of the column's values that are wanted."""
+    rows: int
+    """Live rows that have one of them."""
+
+    def holds(self, snapshot: Snapshot, groups: Integers) -> Booleans:
+        """Of rows of these groups."""
+        codes = snapshot.group_codes[self.column][groups]
+        if len(self.codes) == 1:
+            mask: Booleans = codes == self.codes[0]
+            return mask
+        wanted = np.zeros(len(snapshot.values[self.column]) + 1, np.bool_)
+        wanted[list(self.codes)] = True
+        return wanted[codes]
+
+    def groups(self, snapshot: Snapshot) -> npt.NDArray[np.intp]:
+        """The groups it holds for."""
+        if self.column == "scene":
+            numbers = [n for code in self.codes for n in snapshot.groups_of_scene[code]]
+            return np.array(numbers, np.intp)
+        return np.flatnonzero(self.holds(snapshot, np.arange(len(snapshot.group_live))))
+
+
+def _group_predicates(view: View, q: Query) -> Iterator[_GroupPredicate]:
+    if q.scene is not None:
+        yield _named(view.snapshot, "scene", (q.scene,))
+    if q.datasets is not None:
+        yield _named(view.snapshot, "dataset", q.datasets)
+    if q.platform is not None:
+        yield _named(view.snapshot, "platform", (q.platform,))
+    if q.bands:
+        snapshot = view.snapshot
+        schemas = snapshot.values["schema"].tolist()
+        codes = tuple(i for i, schema in enumerate(schemas) if schema_matches(schema, q.bands))
+        rows = int(snapshot.live_of_codes["schema"][list(codes)].sum())
+        yield _GroupPredicate("bands", "schema", codes, rows)
+
+
+def _named(snapshot: Snapshot, name: str, texts: Sequence[str]) -> _GroupPredicate:
+    known = snapshot.codes[name]
+    end = len(snapshot.values[name])  # values that came since have higher codes
+    codes = tuple({known[text] for text in texts if known.get(text, end) < end})
+    if name == "scene":
+        live = snapshot.group_live
+        numbers = [n for code in codes for n in snapshot.groups_of_scene[code] if n < len(live)]
+        rows = int(live[numbers].sum())
+    else:
+        rows = int(snapshot.live_of_codes[name][list(codes)].sum())
+    return _GroupPredicate(name, name, codes, rows)
+
+
+def _group_test(predicate: _GroupPredicate, view: View, at: Positions) -> Booleans:
+    return predicate.holds(view.snapshot, view.facts.group[at])
 
 
 @dataclass(slots=True)
@@ -123,48 +181,7 @@ class _Plan:
         self.snapshot = view.snapshot
         self.q = q
         self.explain = explain
-        self._groups: Booleans | None = None
-        self._plan_groups()
-
-    # ------------------------------------------------------------ predicates of groups
-
-    def _plan_groups(self) -> None:
-        """Predicates that hold for all rows of a group or for none: one mask over groups."""
-        q = self.q
-        if q.datasets is None and q.platform is None and q.scene is None and not q.bands:
-            return
-        masks: dict[str, Booleans] = {}
-        if q.datasets is not None:
-            masks["dataset"] = self.view.groups_named("dataset", q.datasets)
-        if q.platform is not None:
-            masks["platform"] = self.view.groups_named("platform", (q.platform,))
-        if q.scene is not None:
-            masks["scene"] = self.view.groups_named("scene", (q.scene,))
-        if q.bands:
-            masks["bands"] = self.view.groups_with_bands(q.bands)
-        every = iter(masks.values())
-        table = next(every)
-        for mask in every:
-            table = table & mask
-        self._groups = table
-
-    @property
-    def _groups_name(self) -> str:
-        """The predicates of groups that are asked, as one."""
-        q = self.q
-        asked = {
-            "dataset": q.datasets is not None,
-            "platform": q.platform is not None,
-            "scene": q.scene is not None,
-            "bands": bool(q.bands),
-        }
-        return " and ".join(name for name, is_asked in asked.items() if is_asked)
-
-    @cached_property
-    def _rows_of_groups(self) -> int:
-        if self._groups is None:
-            return self.snapshot.live
-        return int(self.snapshot.group_live[self._groups].sum())
+        self._groups = tuple(_group_predicates(view, q))
 
     # ------------------------------------------------------------ tests
 
@@ -175,8 +192,8 @@ class _Plan:
         tests: dict[str, Test] = {}
         if q.time is not None:
             tests["time"] = partial(_time_test, q.time)
-        if self._groups is not None:
-            tests[self._groups_name] = partial(_table_test, self._groups)
+        for predicate in self._groups:
+            tests[predicate.name] = partial(_group_test, predicate)
         if q.cloud is not None:
             tests["cloud"] = partial(_percent_test, "cloud", q.cloud)
         if q.coverage is not None:
@@ -252,8 +269,7 @@ class _Plan:
         records = table.within(table.rows_of(places.stretches, places.rows), bounds)
         if boxes is not None:
             records = records[in_boxes(boxes, records[:, COLUMN], records[:, ROW])]
-        if self._groups is not None:
-            records = records[self._groups[records[:, GROUP]]]
+        records = self._of_groups(records)
         if region is not None and region.rectangles is None and len(records):
             records = self._refined(table, records, region)
         return records[:, POSITION]
@@ -276,8 +292,12 @@ class _Plan:
 
     def _kept(self, records: Records) -> Records:
         """Those that pass all tests but the place's."""
-        records = CellTable.within(records, self._bounds)
-        return records if self._groups is None else records[self._groups[records[:, GROUP]]]
+        return self._of_groups(CellTable.within(records, self._bounds))
+
+    def _of_groups(self, records: Records) -> Records:
+        for predicate in self._groups:
+            records = records[predicate.holds(self.snapshot, records[:, GROUP])]
+        return records
 
     def _tail(self, first: int) -> Positions:
         """The rows from `first` on that match, found one by one."""
@@ -368,9 +388,8 @@ class _Plan:
         if places is not None:
             rows = sum(each.rows for each in places)
             found["region" if q.geocode is None else "geocode"] = _Candidate(rows, float(rows))
-        if self._groups is not None:
-            rows = self._rows_of_groups
-            found[self._groups_name] = _Candidate(rows, rows * RUN_COST)
+        for predicate in self._groups:
+            found[predicate.name] = _Candidate(predicate.rows, predicate.rows * RUN_COST)
         if q.time is not None:
             rows = view.times.count(q.time)
             found["time"] = _Candidate(rows, rows * TREE_COST)
@@ -389,14 +408,16 @@ class _Plan:
         q, view, snapshot = self.q, self.view, self.snapshot
         structure: Structure
         at: Positions
+        groups = {predicate.name: predicate for predicate in self._groups}
         if name == "time":
             assert q.time is not None
             structure = view.times
-            at = structure.walk(q.time)
-        elif name == self._groups_name:
-            assert self._groups is not None
+            at, unsure = structure.walk(q.time)
+            if len(unsure):
+                at = np.concatenate([at, unsure[time_mask(view, unsure, q.time)]])
+        elif name in groups:
             structure = view.runs
-            at = structure.walk(self._groups)
+            at = structure.walk(groups[name].groups(snapshot))
         else:
             bounds = q.cloud if name == "cloud" else q.coverage
             assert bounds is not None
@@ -405,9 +426,7 @@ class _Plan:
         if len(snapshot.dead) > structure.dead_seen:
             at = at[snapshot.alive[at]]
         self.say("walk", name, estimated_rows=estimated, actual_rows=len(at))
-        # An interval that begins in the span's reach may end before it.
-        tests = {key: test for key, test in self._tests.items() if key != name or key == "time"}
-        at = self._tested(at, tests)
+        at = self._tested(at, {key: test for key, test in self._tests.items() if key != name})
         if structure.upto < snapshot.count:
             at = np.concatenate([at, self._tail(structure.upto)])
         return at
@@ -426,8 +445,8 @@ class _Plan:
         if len(asked) > 1:
             return None
         (name,) = asked
-        if self._groups is not None:
-            return self._rows_of_groups
+        if self._groups:
+            return self._groups[0].rows
         if name == "time":
             return self._count_times()
         if name == "geocode":

@@ -111,9 +111,15 @@ class Times:
         """At least as many as overlap."""
         return sum(end - first for _, first, _, end in self.parts(span))
 
-    def walk(self, span: TimeSpan) -> Positions:
-        """A superset of the overlapping rows; the predicate itself decides."""
-        return _together([tree.payload(first, end) for tree, first, _, end in self.parts(span)])
+    def walk(self, span: TimeSpan) -> tuple[Positions, Positions]:
+        """(rows that overlap for certain, rows that must be asked)."""
+        parts = list(self.parts(span))
+        return (
+            _together([tree.payload(sure, end) for tree, _, sure, end in parts]),
+            _together(
+                [tree.payload(first, sure) for tree, first, sure, _ in parts if first < sure]
+            ),
+        )
 
     def unsure(self, span: TimeSpan) -> tuple[int, Positions]:
         """(how many overlap for certain, those that must be asked)."""
@@ -207,9 +213,9 @@ class Runs:
         first_of = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
         return cls(snapshot.count, 0, first_of, starts[order], lengths[order])
 
-    def walk(self, groups: npt.NDArray[np.bool_]) -> Positions:
-        """All rows of the groups of a mask, by group."""
-        wanted = np.flatnonzero(groups[: len(self.first_of) - 1])
+    def walk(self, groups: npt.NDArray[np.intp]) -> Positions:
+        """All rows of some groups, by group."""
+        wanted = groups[groups < len(self.first_of) - 1]
         first, end = self.first_of[wanted], self.first_of[wanted + 1]
         runs = _spans(first, end - first)
         return _spans(self.starts[runs].astype(np.int64), self.lengths[runs].astype(np.int64))
