@@ -56,6 +56,8 @@ ENOUGH_ROWS: Final = 1024
 DIRECTORY_BITS_MAX: Final = 18
 BLOCKS_FINE: Final = 256
 """Pieces that a box is cut into where it has more."""
+MOMENT_BITS: Final = 22
+"""Of a time in microseconds, below a moment's unit: int32 then spans 570 years around 1970."""
 FEW_ROWS: Final = 48
 """With so few left all bounds are tested at once, with more one after the other."""
 JOINED_ROWS_MAX: Final = 8
@@ -122,6 +124,14 @@ def percent_codes(values: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
 def percent_code(bound: float) -> int:
     """A bound, rounded to float32, as `percent_codes` has it."""
     return int(_INT32.unpack(_FLOAT32.pack(bound + 0.0))[0])
+
+
+def moments_of(times_us: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+    """Times in units of some four seconds, rounded down: they order as times do, or tie."""
+    moments: npt.NDArray[np.int32] = np.clip(
+        times_us >> MOMENT_BITS, -(1 << 31), (1 << 31) - 1
+    ).astype(np.int32)
+    return moments
 
 
 def records_of(columns: dict[str, npt.NDArray[Any]], positions: Integers) -> Records:
@@ -239,6 +249,8 @@ class CellTable:
             keys, records = keys[order], records[order]
         self.keys = keys
         self.records = records
+        self.moments = np.stack([moments_of(records[:, START]), moments_of(records[:, END])])
+        """Starts and ends once more, int32 (2, n): eight of them lie where one record does."""
         packing = packing_of(scheme_name)
         self._shift = packing.shift(length)
         x_bits, y_bits = packing.grid.bits(length)
@@ -386,6 +398,33 @@ class CellTable:
         if len(stretches) <= JOINED_MAX or rows > JOINED_ROWS_MAX * len(stretches):
             return np.concatenate([self.records[start:end] for start, end in stretches])
         return self.records[indices_of(stretches)]
+
+    def during(self, stretches: Stretches, first_us: int, last_us: int) -> Records:
+        """The records of stretches whose interval may overlap first..last: all that do, and a few
+        that miss it by seconds.
+        """
+        starts, ends = self.moments
+        first, last = moments_of(np.array([first_us, last_us]))
+        if len(stretches) == 1:
+            ((begin, end),) = stretches
+            mask = starts[begin:end] <= last
+            mask &= ends[begin:end] >= first
+            return self.records[begin:end].compress(mask, 0)
+        mask = np.concatenate([starts[begin:end] for begin, end in stretches]) <= last
+        mask &= np.concatenate([ends[begin:end] for begin, end in stretches]) >= first
+        hits = mask.nonzero()[0]
+        if not len(hits):
+            return self.records[:0]
+        # From where a hit lies among the stretches to where it lies in the table.
+        before = 0
+        edges, shifts = [], []
+        for begin, end in stretches:
+            shifts.append(begin - before)
+            before += end - begin
+            edges.append(before)
+        hits += np.array(shifts)[np.searchsorted(edges, hits, "right")]
+        found: Records = self.records[hits]
+        return found
 
     @staticmethod
     def within(records: Records, bounds: Bounds) -> Records:

@@ -126,8 +126,8 @@ class Packing:
             return None
         if not recursive:
             return packed, packed
-        first = packed & ~self.length_mask
-        return first, first + (1 << self.shift(len(prefix))) - 1
+        # What is shorter and ends in zeros has the same digits, and is less by its length.
+        return packed, (packed & ~self.length_mask) + (1 << self.shift(len(prefix))) - 1
 
 
 @cache

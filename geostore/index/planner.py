@@ -266,7 +266,12 @@ class _Plan:
             bounds.add(COLUMN, west, east)
             bounds.add(ROW, top, bottom)
             boxes = None
-        records = table.within(table.rows_of(places.stretches, places.rows), bounds)
+        time = self.q.time
+        if time is None or time.start_us is None or time.end_us is None:
+            records = table.rows_of(places.stretches, places.rows)
+        else:
+            records = table.during(places.stretches, time.start_us, time.end_us)
+        records = table.within(records, bounds)
         if boxes is not None:
             records = records[in_boxes(boxes, records[:, COLUMN], records[:, ROW])]
         records = self._of_groups(records)
@@ -562,6 +567,8 @@ def first_rows(
 
 def _matching(view: View, q: Query, explain: Explain | None) -> Positions:
     """The live rows that satisfy a flattened query, in no order."""
+    if explain is None and q.where is None:
+        return _Plan(view, q).select()
     with stage_of(explain, "plan"):
         plan = _Plan(view, q, explain)
     with stage_of(explain, "select"):

@@ -89,6 +89,11 @@ def test_the_trie_answers_as_pygtrie(
     assert trie.longest_prefix(prefix) == prefix[: max(shared, default=0)]
 
 
+def test_a_shorter_geocode_does_not_lie_under_its_own_zeros() -> None:
+    trie = _trie("geohash", ["0", "00", "000", "01"])
+    assert (trie.count("00"), trie.count("0"), trie.count("00", recursive=False)) == (2, 4, 1)
+
+
 @given(geocodes(), st.integers(0, 5000), st.sampled_from([1, 3, 64]))
 def test_a_walk_takes_every_cell_that_matches_and_asks_of_few(
     case: tuple[SchemeName, list[str]], seed: int, bucket: int
