@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from geostore.index.columns import Columns, Positions
 from geostore.index.memory import View
-from geostore.index.ordering import behind, first_in_order, in_order, sort_value
+from geostore.index.ordering import behind, first_in_order, in_order
 from geostore.index.planner import first_rows, select
 from geostore.query import Cursor, Explain, Query, stage_of
 
@@ -52,16 +52,15 @@ class Answer:
         self, slots: frozenset[int] | None, row_slots: npt.NDArray[np.uint16] | None
     ) -> Positions | None:
         """Enough rows to have the first in order; None where all have to be found."""
-        limit, after = self._q.limit, self._after
-        key = None if after is None else sort_value(after)
-        if not limit or (after is not None and key is None):
+        limit = self._q.limit
+        if not limit:
             return None
         return first_rows(
             self._view,
             self._q,
             limit,
             self._explain,
-            key=key,
+            after=self._after,
             keep=self._behind,
             slots=slots,
             row_slots=row_slots,

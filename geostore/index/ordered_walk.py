@@ -1,85 +1,54 @@
 """The first rows of an answer by its order, without finding the others.
 
-A tree has rows in the order of a sort key, or the reverse. They are taken in growing pieces, each
-up to a key and with all that share it, until enough have passed the query's tests: what is left has
-greater keys. Rows of the tail are tested all. That pays where many rows match: one that hardly
-matches anything would be walked for long, so the walk is bounded by what finding all would cost.
+A tree has rows in the order of a sort key. They are taken in growing pieces, each with all that
+share its last key, until enough have passed the query's tests: what is left has greater keys. Rows
+of the tail are tested all. That pays where many rows match: one that hardly matches anything would be
+walked for long, so the walk is bounded by what finding all would cost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
 from geostore.index.btree import BPlusTree
+from geostore.index.cell_table import percent_code
 from geostore.index.columns import Positions
 from geostore.index.memory import View
-from geostore.query import Query
+from geostore.index.structures import Percents, moment
+from geostore.query import Cursor, Query
 
 __all__ = ["OrderedWalk", "walk_of"]
 
 PIECE_ROWS: Final = 256
 """Of the first piece; each one after it is twice as long."""
+TIES_MAX: Final = 4
+"""A piece takes in all rows of its last percentage unless that makes it so many times as long."""
 
 Test = Callable[[Positions], Positions]
+Ranks = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class OrderedWalk:
-    """Trees of one kind of key, whose ranks [first, end) may have the first rows."""
+    """Rows in pieces: those of a later one come after all of an earlier in the order."""
 
-    ranges: tuple[tuple[BPlusTree, int, int], ...]
-    descending: bool
+    pieces: Iterable[Positions]
     tail: int
-    """Rows from this position on are in no tree."""
+    """Rows from this position on are in no piece."""
     has_all: bool
-    """Whether rows that are not in the trees match nothing."""
-
-    def pieces(self) -> Iterator[Positions]:
-        """Rows in pieces: those of a later one have greater keys than all of an earlier."""
-        left = list(self.ranges)
-        rows = PIECE_ROWS
-        while left:
-            edges = [self._edge(tree, first, end, rows) for tree, first, end in left]
-            known = [edge for edge in edges if edge is not None]
-            nearest = (max(known) if self.descending else min(known)) if known else None
-            taken = []
-            rest = []
-            for tree, first, end in left:
-                at = self._cut(tree, first, end, nearest)
-                taken.append(tree.payload(at, end) if self.descending else tree.payload(first, at))
-                kept = (first, at) if self.descending else (at, end)
-                if kept[0] < kept[1]:
-                    rest.append((tree, *kept))
-            left = rest
-            rows *= 2
-            yield np.concatenate(taken)
-
-    def _edge(self, tree: BPlusTree, first: int, end: int, rows: int) -> Any:
-        """The key that is so many rows on; None where the range ends before."""
-        at = end - 1 - rows if self.descending else first + rows
-        if not first <= at < end:
-            return None
-        ((keys, _),) = tree.slices(at, at + 1)
-        return keys[0]
-
-    def _cut(self, tree: BPlusTree, first: int, end: int, key: Any) -> int:
-        """Where the range is cut so that all rows of a key, and before it, are taken."""
-        if key is None:
-            return first if self.descending else end
-        rank = tree.rank(key, after=not self.descending)
-        return min(max(rank, first), end)
+    """Whether rows whose key is unknown, which are in no piece either, match nothing."""
 
     def first_rows(self, wanted: int, rows_max: float, test: Test) -> Positions | None:
         """Rows that pass `test`, with all that may be among the first `wanted`, in no order; None:
-        the walk would be too long, or rows in no tree are needed too.
+        the walk would be too long, or rows in no piece are needed too.
         """
         found: list[Positions] = []
         passed = walked = 0
-        for piece in self.pieces():
+        for piece in self.pieces:
             kept = test(piece)
             found.append(kept)
             passed += len(kept)
@@ -91,39 +60,108 @@ class OrderedWalk:
         return np.concatenate([np.empty(0, np.int64), *found]) if self.has_all else None
 
 
-def walk_of(view: View, q: Query, key: float | None) -> OrderedWalk | None:
-    """The walk for a query's order, from a sort key on (that of a cursor); None: by none."""
+def walk_of(view: View, q: Query, after: Cursor | None) -> OrderedWalk | None:
+    """The walk for a query's order, from a cursor's place on; None: that is among unknown keys."""
     sort = q.sort or "time"
     descending = sort.startswith("-")
-    ranges: list[tuple[BPlusTree, int, int]] = []
     if sort.endswith("time"):
-        times = view.times
-        if q.time is None:
-            ranges = [(tree, 0, len(tree)) for tree in times.classes.values()]
-        else:
-            ranges = [(tree, first, end) for tree, first, _, end in times.parts(q.time)]
-        tail, has_all = times.upto, q.time is not None
-    else:
-        cloud = sort.endswith("cloud")
-        percents = view.percents("cloud_cover" if cloud else "pixel_coverage")
-        bounds = q.cloud if cloud else q.coverage
-        tree = percents.entries
-        first, end = (
-            (0, len(tree)) if bounds is None else tree.range(bounds.minimum, bounds.maximum)
-        )
-        ranges = [(tree, first, end)]
-        tail, has_all = percents.upto, bounds is not None
-    if key is not None:
-        ranges = [
-            (tree, *_from_key(tree, first, end, key, descending)) for tree, first, end in ranges
-        ]
-    kept = tuple(each for each in ranges if each[1] < each[2])
-    return OrderedWalk(kept, descending, tail, has_all)
-
-
-def _from_key(
-    tree: BPlusTree, first: int, end: int, key: float, descending: bool
-) -> tuple[int, int]:
+        return _by_time(view, q, after, descending=descending)
+    is_cloud = sort.endswith("cloud")
+    percents = view.percents("cloud_cover" if is_cloud else "pixel_coverage")
+    bounds = q.cloud if is_cloud else q.coverage
+    first, end = (0, len(percents.entries)) if bounds is None else percents.range(bounds)
+    place: tuple[int, int] | None = None
+    if after is not None:
+        unknown, primary, time_unknown, time_us, *_ = after.key
+        if unknown:
+            return None
+        second = (1 << 32) - 1 if time_unknown else moment(time_us)
+        place = percent_code(-primary if descending else primary), second
     if descending:
-        return first, min(end, tree.rank(key, after=True))
-    return max(first, tree.rank(key)), end
+        pieces = _downward(percents, first, end, place)
+    else:
+        if place is not None:
+            first = max(first, percents.rank(*place))
+        pieces = _in_time([(percents.entries, first, end)], descending=False)
+    return OrderedWalk(pieces, percents.upto, bounds is not None)
+
+
+def _by_time(view: View, q: Query, after: Cursor | None, *, descending: bool) -> OrderedWalk | None:
+    times = view.times
+    if q.time is None:
+        ranges = [(tree, 0, len(tree)) for tree in times.classes.values()]
+    else:
+        ranges = [(tree, first, end) for tree, first, _, end in times.parts(q.time)]
+    if after is not None:
+        unknown, _, time_unknown, time_us, *_ = after.key
+        if unknown or time_unknown:
+            return None
+        if descending:
+            ranges = [(tree, a, min(b, tree.rank(time_us, after=True))) for tree, a, b in ranges]
+        else:
+            ranges = [(tree, max(a, tree.rank(time_us)), b) for tree, a, b in ranges]
+    return OrderedWalk(_in_time(ranges, descending=descending), times.upto, q.time is not None)
+
+
+def _in_time(ranges: list[tuple[BPlusTree, int, int]], *, descending: bool) -> Iterator[Positions]:
+    """Pieces of several trees at once, by their keys, or the reverse."""
+    left = [each for each in ranges if each[1] < each[2]]
+    rows = PIECE_ROWS
+    while left:
+        edges = [_key_on(tree, first, end, rows, descending) for tree, first, end in left]
+        known = [edge for edge in edges if edge is not None]
+        nearest = (max(known) if descending else min(known)) if known else None
+        taken = []
+        rest = []
+        for tree, first, end in left:
+            at = _cut(tree, first, end, nearest, descending)
+            taken.append(tree.payload(at, end) if descending else tree.payload(first, at))
+            kept = (first, at) if descending else (at, end)
+            if kept[0] < kept[1]:
+                rest.append((tree, *kept))
+        left = rest
+        rows *= 2
+        yield np.concatenate(taken)
+
+
+def _key_on(tree: BPlusTree, first: int, end: int, rows: int, descending: bool) -> Any:
+    """The key that is so many rows on; None where the range ends before."""
+    at = end - 1 - rows if descending else first + rows
+    if not first <= at < end:
+        return None
+    ((keys, _),) = tree.slices(at, at + 1)
+    return keys[0]
+
+
+def _cut(tree: BPlusTree, first: int, end: int, key: Any, descending: bool) -> int:
+    """Where the range is cut so that all rows of a key, and before it, are taken."""
+    if key is None:
+        return first if descending else end
+    return min(max(tree.rank(key, after=not descending), first), end)
+
+
+def _downward(
+    percents: Percents, first: int, end: int, place: tuple[int, int] | None
+) -> Iterator[Positions]:
+    """Pieces from the greatest percentage down; among equal ones time still goes up."""
+    rows = PIECE_ROWS
+    if place is not None:
+        code, _ = place
+        end = min(end, percents.rank(code + 1))
+        block = max(first, percents.rank(code))
+        begin = max(block, percents.rank(*place))
+        if begin < end:
+            yield from _in_time([(percents.entries, begin, end)], descending=False)
+        end = min(end, block)
+    while first < end:
+        code = percents.code_at(max(first, end - rows))
+        block = max(first, percents.rank(code))
+        if end - block <= TIES_MAX * rows:
+            yield percents.entries.payload(block, end)
+        else:  # a large block: what is above it, then itself in pieces
+            above = percents.rank(code + 1)
+            if above < end:
+                yield percents.entries.payload(above, end)
+            yield from _in_time([(percents.entries, block, min(above, end))], descending=False)
+        end = block
+        rows *= 2

@@ -11,7 +11,7 @@ from geostore.index.columns import NO_START, Columns, Positions, Snapshot
 from geostore.query import Cursor, SortKey
 from geostore.query.order import order_key
 
-__all__ = ["behind", "first_in_order", "in_order", "sort_value"]
+__all__ = ["behind", "first_in_order", "in_order"]
 
 RANK_FRACTION: Final = 8
 """Ranking all texts of a column takes long after new ones came (50 ms for 100,000), so an answer of
@@ -126,17 +126,6 @@ def _primary_of(cursor: Cursor) -> Any:
     if cursor.sort == "-time":
         return NO_START if unknown else int(primary) - 1  # ~t of -t
     return np.float32(np.inf) if unknown else np.float32(primary)
-
-
-def sort_value(cursor: Cursor) -> float | None:
-    """The time or percentage that a cursor stands at; None where that is unknown."""
-    unknown, primary, time_unknown, time_us, *_ = cursor.key
-    if unknown or (cursor.sort in (None, "time") and time_unknown):
-        return None
-    if cursor.sort in (None, "time"):
-        return time_us
-    assert cursor.sort is not None
-    return -primary if cursor.sort.startswith("-") else primary
 
 
 def rows_until(snapshot: Snapshot, positions: Positions, cursor: Cursor) -> int:

@@ -51,7 +51,16 @@ from geostore.index.memory import Selected, View
 from geostore.index.ordered_walk import walk_of
 from geostore.index.placement import NO_SLOT, slot_table
 from geostore.index.structures import Structure
-from geostore.query import AnyOf, Explain, PercentRange, Query, conjuncts, evaluate, stage_of
+from geostore.query import (
+    AnyOf,
+    Cursor,
+    Explain,
+    PercentRange,
+    Query,
+    conjuncts,
+    evaluate,
+    stage_of,
+)
 from geostore.query.predicate import schema_matches
 from geostore.types import TimeSpan
 
@@ -520,7 +529,7 @@ def first_rows(
     wanted: int,
     explain: Explain | None = None,
     *,
-    key: float | None = None,
+    after: Cursor | None = None,
     keep: Callable[[Positions], Positions],
     slots: frozenset[int] | None = None,
     row_slots: npt.NDArray[np.uint16] | None = None,
@@ -528,8 +537,8 @@ def first_rows(
     """Rows that match, with all that may be among the first `wanted` by the query's order, in no
     order; None where finding all that match costs less (`select`).
 
-    Only rows at or behind `key` (a time, a percentage) are wanted, and of those that match the
-    ones that `keep` leaves.
+    Only rows at or behind the sort key of `after` are wanted, and of those that match the ones
+    that `keep` leaves.
     """
     plain = flattened(q)
     plan = _Plan(view, plain)
@@ -537,7 +546,7 @@ def first_rows(
     expected = TREE_COST * wanted * total / max(1.0, min(cost, total))
     if expected > cost or (slots is not None and row_slots is None):
         return None
-    walk = walk_of(view, plain, key)
+    walk = walk_of(view, plain, after)
     if walk is None:
         return None
     table = None if slots is None else slot_table(slots)

@@ -10,19 +10,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from geostore.errors import InternalError
 from geostore.index.btree import BPlusTree
-from geostore.index.cell_table import POSITION, CellTable, records_of
+from geostore.index.cell_table import (
+    POSITION,
+    CellTable,
+    percent_code,
+    percent_codes,
+    records_of,
+)
 from geostore.index.columns import NO_START, Positions, Snapshot
 from geostore.query import PercentRange
 from geostore.types import TimeSpan
 
-__all__ = ["Cells", "Facts", "Percents", "Runs", "Structure", "Times"]
+__all__ = ["Cells", "Facts", "Percents", "Runs", "Structure", "Times", "moment"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,9 +159,24 @@ def _bit_lengths(
     return bits
 
 
+MOMENT_BITS: Final = 32
+_SECOND_US: Final = 1_000_000
+_FIRST_SECOND: Final = 2_208_988_800
+"""From 1900 to 1970."""
+
+
+def moment(time_us: int) -> int:
+    """A time in whole seconds since 1900, in 32 bits: it orders as times do, or ties."""
+    return max(0, min(time_us // _SECOND_US + _FIRST_SECOND, (1 << MOMENT_BITS) - 1))
+
+
 @dataclass(frozen=True, slots=True)
 class Percents:
-    """Rows by a percentage; those where it is unknown are left out."""
+    """Rows by a percentage, and among equal ones by time; those where it is unknown are left out.
+
+    Many tiles have a percentage in common, 0 or 100, so that an order by it is for the most part
+    one by time: a key is both, the percentage's number above the second in which the tile starts.
+    """
 
     upto: int
     dead_seen: int
@@ -163,22 +184,43 @@ class Percents:
 
     @classmethod
     def empty(cls) -> Self:
-        return cls(0, 0, BPlusTree(np.dtype(np.float32)))
+        return cls(0, 0, BPlusTree(np.dtype(np.int64)))
 
     def extended(self, snapshot: Snapshot, column: str) -> Self:
         """With the rows that came since."""
         new = _new_live(snapshot, self.upto)
         values = snapshot.columns[column][new]
         known = np.flatnonzero(~np.isnan(values))
+        new = new[known]
+        # NO_START is the last of all seconds too.
+        seconds = snapshot.columns["start_us"][new] // _SECOND_US + _FIRST_SECOND
+        keys = percent_codes(values[known]) << MOMENT_BITS
+        keys |= np.clip(seconds, 0, (1 << MOMENT_BITS) - 1)
         dead_seen = self.dead_seen if self.upto else len(snapshot.dead)
-        entries = self.entries.insert(values[known], new[known])
-        return type(self)(snapshot.count, dead_seen, entries)
+        return type(self)(snapshot.count, dead_seen, self.entries.insert(keys, new))
+
+    def range(self, bounds: PercentRange) -> tuple[int, int]:
+        """Ranks [first, end) of the entries within bounds."""
+        low, high = bounds.minimum, bounds.maximum
+        first = 0 if low is None else self.rank(percent_code(low))
+        end = len(self.entries) if high is None else self.rank(percent_code(high) + 1)
+        return first, max(first, end)
+
+    def rank(self, code: int, second: int = 0) -> int:
+        """How many entries come before a percentage's number (and a second, see `moment`)."""
+        return self.entries.rank(code << MOMENT_BITS | second)
+
+    def code_at(self, rank: int) -> int:
+        """The percentage's number of an entry."""
+        ((keys, _),) = self.entries.slices(rank, rank + 1)
+        return int(keys[0]) >> MOMENT_BITS
 
     def count(self, bounds: PercentRange) -> int:
-        return self.entries.count(bounds.minimum, bounds.maximum)
+        first, end = self.range(bounds)
+        return end - first
 
     def walk(self, bounds: PercentRange) -> Positions:
-        return self.entries.payload(*self.entries.range(bounds.minimum, bounds.maximum))
+        return self.entries.payload(*self.range(bounds))
 
     def positions(self) -> set[int]:
         """All rows held: for checks."""

@@ -382,6 +382,7 @@ def planning(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(cell_table, "BLOCKS_FINE", 8)
         monkeypatch.setattr(cell_table, "JOINED_MAX", 2)
         monkeypatch.setattr(ordered_walk, "PIECE_ROWS", 1)
+        monkeypatch.setattr(ordered_walk, "TIES_MAX", 1)
         monkeypatch.setattr(radix, "BUCKET", 1)
 
 
