@@ -27,6 +27,9 @@ from geostore.errors import InternalError, InvalidInputError
 
 __all__ = ["BPlusTree", "Keys", "Payload"]
 
+_LEAST: Final = -(1 << 63)
+_MOST: Final = (1 << 63) - 1
+
 Keys = npt.NDArray[Any]
 Payload = npt.NDArray[np.int64]
 
@@ -158,20 +161,19 @@ class BPlusTree:
         wanted = self._key(key)
         while isinstance(node, _Inner):
             # Equal keys may begin in the child before the first one that starts with them.
-            child = int(np.searchsorted(node.keys, wanted, side)) - 1  # type: ignore[call-overload]
+            child = int(node.keys.searchsorted(wanted, side)) - 1  # type: ignore[call-overload]
             if child < 0:
                 return passed
             passed += int(node.ends[child - 1]) if child else 0
             node = node.children[child]
         if node is None:
             return 0
-        return passed + int(np.searchsorted(node.keys, wanted, side))  # type: ignore[call-overload]
+        return passed + int(node.keys.searchsorted(wanted, side))  # type: ignore[call-overload]
 
     def _key(self, key: float) -> Any:
-        if self.dtype.kind != "i":
-            return self.dtype.type(key)
-        limits = np.iinfo(self.dtype)
-        return self.dtype.type(min(max(key, limits.min), limits.max))
+        if self.dtype.kind == "i":
+            key = min(max(key, _LEAST), _MOST)
+        return self.dtype.type(key)
 
     def range(self, low: float | None, high: float | None) -> tuple[int, int]:
         """Ranks [first, end) of the entries with low <= key <= high; None: no bound."""

@@ -54,7 +54,7 @@ Stretches = list[tuple[int, int]]
 ENOUGH_ROWS: Final = 1024
 """A box is cut finer only while its stretches hold more rows."""
 DIRECTORY_BITS_MAX: Final = 18
-BLOCKS_FINE: Final = 256
+BLOCKS_FINE: Final = 64
 """Pieces that a box is cut into where it has more."""
 MOMENT_BITS: Final = 22
 """Of a time in microseconds, below a moment's unit: int32 then spans 570 years around 1970."""

@@ -1,9 +1,9 @@
 """The first rows of an answer by its order, without finding the others.
 
 A tree has rows in the order of a sort key. They are taken in growing pieces, each with all that
-share its last key, until enough have passed the query's tests: what is left has greater keys. Rows
-of the tail are tested all. That pays where many rows match: one that hardly matches anything would be
-walked for long, so the walk is bounded by what finding all would cost.
+share its last key, until enough have passed the query's tests: what is left has greater keys.
+Rows of the tail are tested all. That pays where many rows match: one that hardly matches anything
+would be walked for long, so the walk is bounded by what finding all would cost.
 """
 
 from __future__ import annotations

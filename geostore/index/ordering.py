@@ -102,10 +102,19 @@ def first_in_order(
 ) -> Positions:
     """The first `limit` of `positions` in order; O(n + limit log limit) where it is small."""
     if SELECT_FRACTION * limit < len(positions) and limit:
-        keys = primary_key(snapshot, positions, sort)
-        last = np.partition(keys, limit - 1)[limit - 1]
-        positions = positions[keys <= last]  # with all that are equal: other keys decide
+        positions = _least(primary_key(snapshot, positions, sort), positions, limit, snapshot)
     return in_order(columns, snapshot, positions, sort)[:limit]
+
+
+def _least(keys: Keys, positions: Positions, count: int, snapshot: Snapshot) -> Positions:
+    """Rows among which are the first `count` by key, then time; those with equal ones too."""
+    last = np.partition(keys, count - 1)[count - 1]
+    less, equal = positions[keys < last], positions[keys == last]
+    left = count - len(less)
+    if SELECT_FRACTION * left < len(equal):
+        times = snapshot.columns["start_us"][equal]
+        equal = equal[times <= np.partition(times, left - 1)[left - 1]]
+    return np.concatenate([less, equal])
 
 
 def behind(columns: Columns, snapshot: Snapshot, positions: Positions, cursor: Cursor) -> Positions:

@@ -70,6 +70,8 @@ Booleans = npt.NDArray[np.bool_]
 Integers = npt.NDArray[np.integer[Any]]
 Test = Callable[[View, Positions], Booleans]
 
+UNASKED_ROWS: Final = 8 * ENOUGH_ROWS
+"""Testing so few rows of a place costs less than asking the trees how many they would give."""
 SCAN_COST: Final = 0.5
 """Of testing a row where all are tested; 1: of a row that a table of cells gives."""
 RUN_COST: Final = 1.5
@@ -276,9 +278,13 @@ class _Plan:
             bounds.add(ROW, top, bottom)
             boxes = None
         time = self.q.time
-        if time is None or time.start_us is None or time.end_us is None:
+        is_span = time is not None and time.start_us is not None and time.end_us is not None
+        if not is_span or places.rows <= ENOUGH_ROWS:
             records = table.rows_of(places.stretches, places.rows)
         else:
+            assert time is not None
+            assert time.start_us is not None
+            assert time.end_us is not None
             records = table.during(places.stretches, time.start_us, time.end_us)
         records = table.within(records, bounds)
         if boxes is not None:
@@ -352,7 +358,7 @@ class _Plan:
         places = self._places()
         if places is not None and self.explain is None:
             rows = sum(each.rows for each in places)
-            if rows <= ENOUGH_ROWS:
+            if rows <= UNASKED_ROWS:
                 return self._from_places(places)
         candidates = self._candidates(places)
         best = min(candidates, key=lambda name: candidates[name].cost, default=None)

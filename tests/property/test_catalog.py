@@ -376,6 +376,7 @@ def planning(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     if request.param == "walked":
         monkeypatch.setattr(planner, "SCAN_COST", math.inf)
         monkeypatch.setattr(planner, "ENOUGH_ROWS", 0)
+        monkeypatch.setattr(planner, "UNASKED_ROWS", 0)
         monkeypatch.setattr(planner, "WALK_ROWS", 0)
         monkeypatch.setattr(memory, "TAIL_ROWS", 2)
         monkeypatch.setattr(cell_table, "ENOUGH_ROWS", 1)
