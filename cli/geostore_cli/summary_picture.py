@@ -37,8 +37,11 @@ DAYS_BY_MONTH_YEARS: Final = 3
 YEARS_MAX: Final = 60
 """More years in a row than this are not all drawn: only those that have tiles."""
 CELLS_MAX: Final = 20_000
-CELLS_ACROSS_MAX: Final = 240
-"""Cells side by side on the map: some three pixels each."""
+CELLS_ACROSS_MAX: Final = 300
+"""Cells that have room side by side on the map: some three pixels each."""
+CELLS_FEW: Final = 500
+CELLS_ACROSS_FEW: Final = 100
+"""A few cells far from each other are only seen if they are larger."""
 DIGITS: Final = (26, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1)
 """Geocode lengths that are tried for the map, the finest first; 26 is a whole geocode."""
 TITLE_CHARACTERS_MAX: Final = 140
@@ -332,9 +335,8 @@ def _whole_ticks(bar: Any) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
     if isinstance(bar.norm, LogNorm):
-        bar.locator = LogLocator(
-            subs=(1.0, 2.0, 5.0) if bar.norm.vmax < 1000 * bar.norm.vmin else (1.0,)
-        )
+        few = bar.vmax < 1000 * bar.vmin
+        bar.locator = LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,))
         bar.minorlocator = NullLocator()
     else:
         bar.locator = MaxNLocator(nbins=5, integer=True)
@@ -370,7 +372,8 @@ def places(selection: Selection) -> _Places:
             found = _placed(table.rows())
             west, _, east, _ = found.extent
             widths = sorted(cell[2] - cell[0] for cell in found.cells)
-            if (east - west) / widths[len(widths) // 2] <= CELLS_ACROSS_MAX:
+            across = CELLS_ACROSS_FEW if len(table) < CELLS_FEW else CELLS_ACROSS_MAX
+            if (east - west) / widths[len(widths) // 2] <= across:
                 return found
     return found
 
@@ -398,7 +401,11 @@ def _draw_map(figure: Figure, axes: Axes, found: _Places) -> None:
     # As wide as the panel or as tall: what is too narrow shows more of its surroundings.
     more_x = max(0.0, min(360.0, MAP_RATIO * height) - width) / 2
     more_y = max(0.0, width / MAP_RATIO - height) / 2 / stretch
-    axes.set_xlim(west - margin - more_x, east + margin + more_x)
+    edge = 180 if east <= 180 else 540  # on the sheet of the cells
+    axes.set_xlim(
+        max(west - margin - more_x, -180),
+        min(east + margin + more_x, edge),
+    )
     axes.set_ylim(max(south - margin - more_y, -90), min(north + margin + more_y, 90))
     axes.set_aspect(stretch)
     corners = [[(w, s), (e, s), (e, n), (w, n)] for w, s, e, n in found.cells]
@@ -421,7 +428,7 @@ def _draw_map(figure: Figure, axes: Axes, found: _Places) -> None:
     axes.set_ylabel("latitude", color=TEXT_COLOUR)
     axes.tick_params(labelsize=8)
     axes.set_title(f"Tiles by cell ({found.text})", loc="left")
-    bar = figure.colorbar(mesh, ax=axes, pad=0.01, aspect=25)
+    bar = figure.colorbar(mesh, cax=axes.inset_axes((1.015, 0, 0.025, 1)))
     bar.set_label("tiles a cell")
     _whole_ticks(bar)
 
@@ -443,6 +450,8 @@ def _latitude(value: float, _: object = None) -> str:
 
 
 def _draw_histogram(axes: Axes, rows: Sequence[Mapping[str, Any]], measure: str, name: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     counts = [
         sum(column) for column in zip(*(row[f"{measure}_histogram"] for row in rows), strict=True)
     ]
@@ -463,7 +472,7 @@ def _draw_histogram(axes: Axes, rows: Sequence[Mapping[str, Any]], measure: str,
     axes.set_xlabel(f"{name}, %", color=TEXT_COLOUR)
     axes.set_ylabel("tiles", color=TEXT_COLOUR)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     if not any(counts):
         axes.set_yticks([])
         axes.text(50, 0.5, "not known", ha="center", va="center", color=TEXT_COLOUR)
