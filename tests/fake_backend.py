@@ -11,7 +11,7 @@ import numpy as np
 
 from geostore.errors import NotFoundError
 from geostore.grid import make_groups
-from geostore.query import Explain, Query
+from geostore.query import Explain, Query, Summary, SummaryKeys
 from geostore.rpc.row_arrow import batch_from_rows
 from geostore.tiles import TilePixels, encode_tile, make_schema
 from geostore.types import (
@@ -29,6 +29,7 @@ from geostore.types import (
     TileMeta,
 )
 from geostore.types.geo import us_from_datetime
+from tests.summary_model import summary_of
 
 NUMBER = BandStatistics(minimum=0.0, maximum=1.0, mean=0.5, p01=0.0, p99=1.0)
 WHEN = datetime(2016, 1, 12, 16, 6, 42, tzinfo=UTC)
@@ -189,6 +190,9 @@ class FakeBackend:
 
     def count(self, query: Query) -> int:
         return len(self._matching(query))
+
+    def summary(self, query: Query, by: SummaryKeys) -> Summary:
+        return summary_of(_batch(self._matching(query)), by)
 
     def details(self, key: TileKey) -> TileDetails:
         tile = self._tile(key)

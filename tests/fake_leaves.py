@@ -13,11 +13,22 @@ from geostore.errors import UnavailableError
 from geostore.index import CatalogEntry
 from geostore.node.coordinator import Coordinator
 from geostore.node.peer import Peer
-from geostore.query import Explain, LeafQuery, Query, count_until, matching, order_key, sort_batch
+from geostore.query import (
+    Explain,
+    LeafQuery,
+    Query,
+    Summary,
+    SummaryKeys,
+    count_until,
+    matching,
+    order_key,
+    sort_batch,
+)
 from geostore.query.order import OrderKey
 from geostore.ring import SLOTS_TOTAL, Ring, RingNode, placement_key, slot_of
 from geostore.types import CallContext, DatasetDefinition, RowBatch, SchemeName
 from geostore.types.dataset import ResolutionGroup
+from tests.summary_model import summary_of
 from tests.synthetic_tiles import make_batch
 
 
@@ -154,6 +165,11 @@ class Leaf:
         if self._called(request) is not None:
             raise self.error("refused")
         return len(answer_of(self.own(request), request))
+
+    def leaf_summary(self, call: CallContext, request: LeafQuery, by: SummaryKeys) -> Summary:
+        if self._called(request) is not None:
+            raise self.error("refused")
+        return summary_of(answer_of(self.own(request), request), by)
 
 
 class Cluster:

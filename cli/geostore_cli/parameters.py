@@ -21,6 +21,7 @@ __all__ = [
     "PERCENT_RANGE",
     "RESOLUTION",
     "RESOLUTIONS",
+    "SUMMARY_KEYS",
     "TIME",
     "WholeNumber",
     "format_option",
@@ -133,6 +134,12 @@ def _resolutions(text: str) -> list[float]:
     return [_resolution(part.strip()) for part in text.split(",")]
 
 
+def _summary_keys(text: str) -> tuple[str, ...]:
+    from geostore.api.summary import keys_in
+
+    return keys_in(text)
+
+
 def _bytes(text: str) -> str:
     from geostore.config import parse_bytes
 
@@ -143,6 +150,7 @@ def _bytes(text: str) -> str:
 BBOX = _Checked("W,S,E,N", _bbox)
 BYTES = _Checked("SIZE", _bytes)
 FILTER = _Checked("JSON|@FILE", _filter)
+SUMMARY_KEYS = _Checked("KEY[,KEY…]", _summary_keys)
 TIME = _Checked("A/B", _time)
 NAMES = _Checked("NAME[,NAME…]", _names)
 PERCENT_RANGE = _Checked("MIN..MAX", _percent_range)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from geostore.api.selection import Selection
 from geostore.api.store import Store
+from geostore.api.summary import SummaryTable
 from geostore.api.tile import Tile
 from geostore.errors import InvalidInputError
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from geostore.node import VerifyReport
 
-__all__ = ["Selection", "Store", "Tile", "open", "rebuild"]
+__all__ = ["Selection", "Store", "SummaryTable", "Tile", "open", "rebuild"]
 
 
 def _directory(target: str | os.PathLike[str]) -> Path:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import xarray as xr
 
+    from geostore.api.summary import SummaryTable
     from geostore.backends import Backend
     from geostore.query import Explain, Query
     from geostore.tensors import Chunks, ExportFormat, GroupBy
@@ -73,6 +74,32 @@ class Selection:
         if not total:
             keywords.check_bands_known(self._backend, self._query)
         return total
+
+    def summary(self, by: str | Sequence[str] = "dataset") -> SummaryTable:
+        """The tiles by groups: how many, how large, how cloudy, and when. No row is moved.
+
+        Each node adds up its own tiles, and a cluster's answer is that of one node, to the last
+        bit.
+
+        Args:
+            by: `dataset`, `year`, `month`, `day`, `platform`, `scene`, `geocode:N` (the first
+                N digits of the cell's geocode), or several of them. A tile counts in the month,
+                year and day (UTC) in which its time begins, also where that is an interval;
+                where it is unknown, in the group None.
+
+        Raises:
+            InvalidInputError: an unknown key; a selection with a limit or an order; more than
+                250,000 groups.
+        """
+        from geostore.api.summary import SummaryTable
+        from geostore.query import check_summarised, keys_from
+
+        keys = keys_from(by)
+        check_summarised(self._query)
+        summary = self._backend.summary(self._query, keys)
+        if not len(summary):
+            keywords.check_bands_known(self._backend, self._query)
+        return SummaryTable(summary)
 
     def first(self) -> Tile:
         """The first tile.

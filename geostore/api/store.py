@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from geostore.api.placement import NodeShare, Placement
     from geostore.api.reclouding import RecloudReport
+    from geostore.api.summary import SummaryTable
     from geostore.backends import Backend
     from geostore.node import StoreStatus, VerifyReport
     from geostore.query import Expression, SortKey
@@ -360,6 +361,20 @@ class Store:
         if query.where is not None:
             keywords.check_where_known(self._backend, query.where)
         return Selection(self._backend, query)
+
+    def summary(self, by: str | Sequence[str] = "dataset", **predicates: Any) -> SummaryTable:
+        """What tiles there are, by groups, without moving their rows.
+
+        `store.summary("month", dataset="s2")` is `store.query(dataset="s2").summary("month")`.
+
+        Args:
+            by: what groups have in common: see `Selection.summary`.
+            predicates: those of `query`; neither `sort` nor `limit`.
+
+        Raises:
+            InvalidInputError, NotFoundError: as `query` and `Selection.summary`.
+        """
+        return self.query(**predicates).summary(by)
 
     # ------------------------------------------------------------ care
 

@@ -19,7 +19,7 @@ from geostore.errors import (
     ReadOnlyError,
     UnavailableError,
 )
-from geostore.query import Cursor, Explain, Query
+from geostore.query import Cursor, Explain, Query, Summary, SummaryKeys
 from geostore.ring import RingNode, placement_key, slot_of
 from geostore.rpc.messages import status_from_wire
 from geostore.rpc.transport import PLAINTEXT, Security
@@ -323,6 +323,14 @@ class ClusterBackend:
             self._nodes.entries,
             QUERY_TIMEOUT_S,
             lambda client, call: client.count(call, query),
+        )
+
+    def summary(self, query: Query, by: SummaryKeys) -> Summary:
+        return self._nodes.ask(
+            "a summary",
+            self._nodes.entries,
+            QUERY_TIMEOUT_S,
+            lambda client, call: client.summary(call, query, by),
         )
 
     # ------------------------------------------------------------ tiles

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from geostore.node import Progress, StoreStatus, VerifyReport
-    from geostore.query import Explain, Query
+    from geostore.query import Explain, Query, Summary, SummaryKeys
     from geostore.types import (
         DatasetDefinition,
         EncodedTile,
@@ -171,6 +171,15 @@ class Backend(Protocol):
 
     def count(self, query: Query) -> int:
         """How many tiles match (at most the query's limit)."""
+        ...
+
+    def summary(self, query: Query, by: SummaryKeys) -> Summary:
+        """The matching tiles by groups, added up where they lie.
+
+        Raises:
+            InvalidInputError: a query with a limit or an order; more groups than a summary
+                may have.
+        """
         ...
 
     def details(self, key: TileKey) -> TileDetails:

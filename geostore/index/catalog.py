@@ -23,6 +23,7 @@ from geostore.errors import (
     UnavailableError,
 )
 from geostore.index import operations, reclouding
+from geostore.index.aggregates import summarise
 from geostore.index.answer import Answer
 from geostore.index.batching import GroupCommit
 from geostore.index.checking import problems
@@ -46,7 +47,15 @@ from geostore.index.placement import NodeNames, read_placement
 from geostore.index.planner import count, select
 from geostore.index.reclouding import Rules, likelihood_band, under_rule
 from geostore.index.state import State
-from geostore.query import Cursor, Explain, Query, stage_of
+from geostore.query import (
+    Cursor,
+    Explain,
+    Query,
+    Summary,
+    SummaryKeys,
+    check_summarised,
+    stage_of,
+)
 from geostore.ring import SLOTS_TOTAL
 from geostore.types import RowBatch, SlotSizes, TileKey, TileRow, TileSchema
 
@@ -249,6 +258,18 @@ class LmdbCatalog(Catalog):
             view = follower.memory.view()
             matched = count(view, q, explain, slots=slots, row_slots=row_slots)
         return matched if q.limit is None else min(matched, q.limit)
+
+    def aggregate(
+        self,
+        q: Query,
+        by: SummaryKeys,
+        *,
+        slots: frozenset[int] | None = None,
+        missing_ok: bool = False,
+    ) -> Summary:
+        check_summarised(q)
+        selected = self._select(q, slots=slots, missing_ok=missing_ok)
+        return summarise(selected.snapshot, selected.positions, by)
 
     # ------------------------------------------------------------ single tiles
 

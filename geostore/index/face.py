@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geostore.index.entry import CatalogEntry, DatasetSummary, Record, StagedTile, TileDetails
-from geostore.query import Cursor, Explain, Query
+from geostore.query import Cursor, Explain, Query, Summary, SummaryKeys
 from geostore.types import RowBatch, SlotSizes, TileKey, TileRow, TileSchema
 
 __all__ = ["BATCH_ROWS", "NO_ROWS", "Catalog", "NodesOfSlot", "RecordChange", "RowIds"]
@@ -94,6 +94,22 @@ class Catalog(Protocol):
         missing_ok: bool = False,
     ) -> int:
         """How many rows `query` would give, without making them."""
+
+    def aggregate(
+        self,
+        q: Query,
+        by: SummaryKeys,
+        *,
+        slots: frozenset[int] | None = None,
+        missing_ok: bool = False,
+    ) -> Summary:
+        """The rows of `query` by groups, without making them.
+
+        Raises:
+            NotFoundError: as `query`.
+            InvalidInputError: a query with a limit or an order; more groups than a summary
+                may have.
+        """
 
     def tile(self, key: TileKey) -> TileRow:
         """Raises NotFoundError: no such tile is published."""

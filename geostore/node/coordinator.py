@@ -18,14 +18,24 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 import numpy as np
 
 from geostore.errors import NotFoundError, UnavailableError
-from geostore.node.peer import Peers
+from geostore.node.peer import Peer, Peers
 from geostore.node.shares import BATCH_ROWS, Plan, Share, is_stale_ring
-from geostore.query import Cursor, Explain, ExplainNode, Query, merge_batches
+from geostore.query import (
+    Cursor,
+    Explain,
+    ExplainNode,
+    LeafQuery,
+    Query,
+    Summary,
+    SummaryKeys,
+    check_summarised,
+    merge_batches,
+)
 from geostore.ring import Ring, RingNode
 from geostore.types import CallContext, DatasetDefinition, RowBatch
 
@@ -34,6 +44,8 @@ __all__ = ["Coordinator"]
 RINGS_MAX: Final = 4
 """Rings one call is planned with, when nodes keep saying that ours is old."""
 COUNT_THREADS_MAX: Final = 32
+
+_Part = TypeVar("_Part")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -214,6 +226,20 @@ class _Answer:
         explain.slots_matched = len(self._plan.slots)
 
 
+@dataclass(frozen=True, slots=True)
+class _Work(Generic[_Part]):
+    """What is asked of each node once, and answered in one piece."""
+
+    name: str
+    call: CallContext
+    query: Query
+    ask: Callable[[Peer, LeafQuery], _Part]
+
+    def check(self) -> None:
+        """Raises UnavailableError: the deadline has passed, or the caller is gone."""
+        self.call.check(self.name)
+
+
 def _explain_node(node: RingNode, asked: Sequence[_Asked]) -> ExplainNode:
     slots = np.unique(np.concatenate([each.share.slots for each in asked]))
     return ExplainNode(
@@ -252,7 +278,7 @@ class Coordinator:
         self._pool: ThreadPoolExecutor | None = None
 
     def close(self) -> None:
-        """Ends the threads that count."""
+        """Ends the threads that count and sum up."""
         with self._lock:
             pool, self._pool = self._pool, None
         if pool is not None:
@@ -324,33 +350,52 @@ class Coordinator:
         definitions = self._asked_definitions(query)
         if query.limit == 0:
             return 0
+        work = _Work("count", call, query, lambda peer, leaf: peer.leaf_count(call, leaf))
+        total = sum(self._gathered(work, definitions))
+        return total if query.limit is None else min(total, query.limit)
+
+    def summary(self, call: CallContext, query: Query, by: SummaryKeys) -> Summary:
+        """The rows of `query` by groups: those of the nodes, made one.
+
+        Raises:
+            InvalidInputError: a query with a limit or an order; more groups than a summary
+                may have.
+            And as `query`.
+        """
+        check_summarised(query)
+        definitions = self._asked_definitions(query)
+        work = _Work("summary", call, query, lambda peer, leaf: peer.leaf_summary(call, leaf, by))
+        return Summary.merge(by, self._gathered(work, definitions))
+
+    def _gathered(
+        self, work: _Work[_Part], definitions: Sequence[DatasetDefinition]
+    ) -> list[_Part]:
+        """What nodes answer, each slot at one node; by another ring, where ours is old."""
         for ring_number in range(1, RINGS_MAX + 1):
-            call.check("count")
+            work.check()
             try:
-                total = self._counted(call, query, Plan(self._ring(), query, definitions))
+                return self._parts(work, Plan(self._ring(), work.query, definitions))
             except UnavailableError as error:
                 if not is_stale_ring(error) or ring_number == RINGS_MAX:
                     raise
-            else:
-                return total if query.limit is None else min(total, query.limit)
         raise AssertionError("the last ring returns or raises")
 
-    def _counted(self, call: CallContext, query: Query, plan: Plan) -> int:
-        """The sum over all shares; where one fails, over its parts at the next replicas."""
-        total = 0
+    def _parts(self, work: _Work[_Part], plan: Plan) -> list[_Part]:
+        """Those of all shares; where one fails, of its parts at the next replicas."""
+        parts: list[_Part] = []
         failed: frozenset[str] = frozenset()
         shares = plan.first_shares()
         while shares:  # at most once a replica: then `shares` raises
-            call.check("count")
+            work.check()
             failures: list[tuple[Share, UnavailableError]] = []
-            for share, outcome in self._count_all(call, query, shares):
-                if isinstance(outcome, int):
-                    total += outcome
+            for share, outcome in self._ask_all(work, shares):
+                if not isinstance(outcome, UnavailableError):
+                    parts.append(outcome)
                 elif is_stale_ring(outcome):
                     raise outcome
                 else:
                     failures.append((share, outcome))
-            call.check("count")
+            work.check()
             failed |= {share.node.id for share, _ in failures}
             shares = [
                 part
@@ -362,32 +407,33 @@ class Coordinator:
                     failure=failure,
                 )
             ]
-        return total
+        return parts
 
-    def _count_all(
-        self, call: CallContext, query: Query, shares: list[Share]
-    ) -> Iterator[tuple[Share, int | UnavailableError]]:
-        """Each share's count or failure, all asked at once; the last, our own, in this thread."""
+    def _ask_all(
+        self, work: _Work[_Part], shares: list[Share]
+    ) -> Iterator[tuple[Share, _Part | UnavailableError]]:
+        """Each share's answer or failure, all asked at once; the last, our own, in this thread."""
         *others, own = sorted(shares, key=lambda share: share.node.id == self._own_id)
         pool = self._threads() if others else None
-        futures: list[Future[int | UnavailableError]] = []
+        futures: list[Future[_Part | UnavailableError]] = []
         try:
             if pool is not None:
-                futures += [pool.submit(self._count_one, call, query, share) for share in others]
-            yield own, self._count_one(call, query, own)
+                futures += [pool.submit(self._ask_one, work, share) for share in others]
+            outcome = self._ask_one(work, own)
+            yield own, outcome
             for share, future in zip(others, futures, strict=True):
                 try:
-                    yield share, future.result(timeout=call.time_left_s())
+                    yield share, future.result(timeout=work.call.time_left_s())
                 except TimeoutError:
-                    call.check("count")
+                    work.check()
                     raise
         finally:
             for future in futures:
                 future.cancel()
 
-    def _count_one(self, call: CallContext, query: Query, share: Share) -> int | UnavailableError:
+    def _ask_one(self, work: _Work[_Part], share: Share) -> _Part | UnavailableError:
         try:
-            return self._peers.peer(share.node.id).leaf_count(call, share.leaf(query, None))
+            return work.ask(self._peers.peer(share.node.id), share.leaf(work.query, None))
         except UnavailableError as error:
             return error
 

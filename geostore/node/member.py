@@ -36,7 +36,7 @@ from geostore.node.records import (
 from geostore.node.scene_home import check_begin
 from geostore.node.scene_keeper import SceneKeeper, keep_copy, read_copy
 from geostore.node.store_sizes import counted_once
-from geostore.query import Cursor, Explain, LeafQuery, Query
+from geostore.query import Cursor, Explain, LeafQuery, Query, Summary, SummaryKeys
 from geostore.ring import Ring, RingNode, placement_key, slot_of, with_address, with_node_joined
 from geostore.types import (
     CallContext,
@@ -278,6 +278,11 @@ class Member:
         call.check("counting")
         return self.node.catalog.count(request.query, slots=request.slots, missing_ok=True)
 
+    def leaf_summary(self, call: CallContext, request: LeafQuery, by: SummaryKeys) -> Summary:
+        """See `Peer`."""
+        call.check("summing up")
+        return self.node.catalog.aggregate(request.query, by, slots=request.slots, missing_ok=True)
+
     def tile_details(self, call: CallContext, keys: Sequence[TileKey]) -> list[TileDetails]:
         """Block tables and the like. Raises NotFoundError: a tile is not published here."""
         call.check("reading tile details")
@@ -334,6 +339,11 @@ class Member:
         """How many tiles of the store match."""
         self._dataset_home.require_known()
         return self._coordinator.count(call, query)
+
+    def summary(self, call: CallContext, query: Query, by: SummaryKeys) -> Summary:
+        """The tiles of the store that match, by groups."""
+        self._dataset_home.require_known()
+        return self._coordinator.summary(call, query, by)
 
     def cluster_status(self, call: CallContext) -> list[NodeStatus]:
         """Every node as it says itself, in ring order; those that do not answer, too."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from geostore.query import Explain, LeafQuery
+from geostore.query import Explain, LeafQuery, Summary, SummaryKeys
 from geostore.types import (
     CallContext,
     ClearRequest,
@@ -95,6 +95,13 @@ class Peer(Protocol):
         ...
 
     def leaf_count(self, call: CallContext, request: LeafQuery) -> int: ...
+
+    def leaf_summary(self, call: CallContext, request: LeafQuery, by: SummaryKeys) -> Summary:
+        """The node's own matching rows by groups.
+
+        Raises InvalidInputError: more groups than a summary may have.
+        """
+        ...
 
     def node_status(self, call: CallContext) -> NodeStatus: ...
 

@@ -34,6 +34,7 @@ from geostore.query.rewriting import (
     simplified,
     time_bound,
 )
+from geostore.query.summary import Summary, SummaryKey, SummaryKeys, check_summarised, keys_from
 from geostore.query.value import PercentRange, Query, SortKey
 
 __all__ = [
@@ -58,15 +59,20 @@ __all__ = [
     "Query",
     "RowFacts",
     "SortKey",
+    "Summary",
+    "SummaryKey",
+    "SummaryKeys",
     "TimeOverlaps",
     "UnderGeocode",
     "Within",
+    "check_summarised",
     "conditions",
     "conjuncts",
     "count_until",
     "dataset_bound",
     "evaluate",
     "implied",
+    "keys_from",
     "leaves",
     "limit_batches",
     "matching",

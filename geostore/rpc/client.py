@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import grpc
 
 from geostore.errors import CorruptDataError, InvalidInputError, UnavailableError
-from geostore.query import Cursor, Explain, LeafQuery, Query
+from geostore.query import Cursor, Explain, LeafQuery, Query, Summary, SummaryKeys
 from geostore.ring import Ring
 from geostore.rpc import messages as wire
 from geostore.rpc.block_streams import READ_BLOCKS, StoredBlock, wanted_blocks
@@ -17,6 +17,7 @@ from geostore.rpc.errors import raising_for
 from geostore.rpc.reports import read_verification
 from geostore.rpc.row_batches import STREAM_ROWS, BatchDecoder
 from geostore.rpc.streams import tile_messages
+from geostore.rpc.summaries import read_summary
 from geostore.rpc.v1 import (
     common_pb2,
     node_pb2,
@@ -195,6 +196,15 @@ class NodeClient:
         answer = self._ask(call, self._node.LeafCount, node_pb2.LeafCountRequest, question=question)
         return int(answer.count)
 
+    def leaf_summary(self, call: CallContext, request: LeafQuery, by: SummaryKeys) -> Summary:
+        said = self._make(
+            node_pb2.LeafSummarizeRequest,
+            head=self._head(call),
+            question=self._make(wire.leaf_query_to_wire, request=request),
+            by=list(map(str, by)),
+        )
+        return read_summary(self._send(call, self._node.LeafSummarize, said), by, self.address)
+
     def tile_details(self, call: CallContext, keys: Sequence[TileKey]) -> list[TileDetails]:
         """One a key, in order. Raises NotFoundError: a tile is not there."""
         said = self._make(
@@ -302,6 +312,16 @@ class NodeClient:
         return int(
             self._ask(call, self._store.Count, store_pb2.CountRequest, query_json=text).count
         )
+
+    def summary(self, call: CallContext, query: Query, by: SummaryKeys) -> Summary:
+        """The cluster's matching rows by groups."""
+        said = self._make(
+            store_pb2.SummarizeRequest,
+            head=self._head(call),
+            query_json=wire.dump_json(query.to_json()),
+            by=list(map(str, by)),
+        )
+        return read_summary(self._send(call, self._store.Summarize, said), by, self.address)
 
     def list_datasets(self, call: CallContext) -> list[DatasetDefinition]:
         answer = self._ask(call, self._store.ListDatasets, store_pb2.ListDatasetsRequest)

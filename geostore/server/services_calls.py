@@ -9,17 +9,18 @@ import grpc
 
 from geostore.errors import InvalidInputError, UnavailableError
 from geostore.node.member import Member
-from geostore.query import Cursor, Explain
+from geostore.query import Cursor, Explain, Summary
 from geostore.query.value import SortKey
 from geostore.rpc import messages as wire
 from geostore.rpc.row_batches import STREAM_ROWS, BatchEncoder
 from geostore.rpc.streams import receive_tiles
+from geostore.rpc.summaries import MESSAGE_GROUPS, groups_to_wire
 from geostore.rpc.v1 import common_pb2
 from geostore.server.arrivals import Arrival
 from geostore.server.call import current_call
 from geostore.types import CallContext, EncodedTile, RowBatch
 
-__all__ = ["Door", "answer_rows", "take_tiles"]
+__all__ = ["Door", "answer_rows", "answer_summary", "take_tiles"]
 
 REQUEST_ID_CHARACTERS_MAX = 128
 _NO_DEADLINE_S = 1e8
@@ -142,6 +143,23 @@ def answer_rows(
             close()
     said = b"" if explain is None else wire.dump_json(explain.to_json())
     yield make(end=common_pb2.RowsEnd(rows_total=rows_total, explain_json=said))
+
+
+class _MakePart(Protocol[_Response_co]):
+    def __call__(
+        self, *, groups: common_pb2.SummaryGroups = ..., end: common_pb2.SummaryEnd = ...
+    ) -> _Response_co: ...
+
+
+def answer_summary(make: _MakePart[_Response_co], summary: Summary) -> Iterator[_Response_co]:
+    """A summary as the messages of one answer; the last one is its end."""
+    call = current_call()
+    for start in range(0, len(summary), MESSAGE_GROUPS):
+        call.check()
+        part = summary.take(slice(start, start + MESSAGE_GROUPS))
+        call.note(rows=len(part))
+        yield make(groups=groups_to_wire(part))
+    yield make(end=common_pb2.SummaryEnd(groups_total=len(summary)))
 
 
 def _gathered(batches: Iterable[RowBatch]) -> Iterator[RowBatch]:

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator, Sequence
 import grpc
 
 from geostore.errors import InvalidInputError
-from geostore.query import Explain
+from geostore.query import Explain, keys_from
 from geostore.rpc import messages as wire
 from geostore.rpc.block_streams import StoredBlock, block_messages
 from geostore.rpc.v1 import node_pb2, node_pb2_grpc
 from geostore.server.arrivals import Arrivals
 from geostore.server.call import Call, current_call
-from geostore.server.services_calls import Door, answer_rows, take_tiles
+from geostore.server.services_calls import Door, answer_rows, answer_summary, take_tiles
 from geostore.server.verifying import Verifying
 from geostore.types import CallContext
 
@@ -133,6 +133,16 @@ class NodeService(node_pb2_grpc.NodeServiceServicer):
         call = self._door.begin(request.head, context)
         asked = wire.leaf_query(request.question)
         return node_pb2.LeafCountResponse(count=self._door.member.leaf_count(call, asked))
+
+    def LeafSummarize(  # noqa: N802
+        self, request: node_pb2.LeafSummarizeRequest, context: Context
+    ) -> Iterator[node_pb2.LeafSummarizeResponse]:
+        call = self._door.begin(request.head, context)
+        asked, by = wire.leaf_query(request.question), keys_from(request.by)
+        if asked.after is not None:
+            raise InvalidInputError(f"after {asked.after.to_text()!r}: a summary has no order")
+        summary = self._door.member.leaf_summary(call, asked, by)
+        yield from answer_summary(node_pb2.LeafSummarizeResponse, summary)
 
     # ------------------------------------------------------------ the node's state
     def GetSlotSizes(  # noqa: N802

@@ -8,11 +8,11 @@ from dataclasses import asdict
 import grpc
 
 from geostore.errors import ConflictError, InvalidInputError
-from geostore.query import Cursor, Explain
+from geostore.query import Cursor, Explain, keys_from
 from geostore.rpc import messages as wire
 from geostore.rpc.v1 import store_pb2, store_pb2_grpc
 from geostore.server.arrivals import Arrivals
-from geostore.server.services_calls import Door, answer_rows, take_tiles
+from geostore.server.services_calls import Door, answer_rows, answer_summary, take_tiles
 from geostore.types import CallContext, SceneRecord, SceneState
 
 __all__ = ["StoreService"]
@@ -51,6 +51,15 @@ class StoreService(store_pb2_grpc.StoreServiceServicer):
         _refuse_quorum(request.read_quorum)
         query = wire.query_from_json(request.query_json)
         return store_pb2.CountResponse(count=self._door.member.count(call, query))
+
+    def Summarize(  # noqa: N802
+        self, request: store_pb2.SummarizeRequest, context: Context
+    ) -> Iterator[store_pb2.SummarizeResponse]:
+        call = self._door.begin(request.head, context, placed=False)
+        _refuse_quorum(request.read_quorum)
+        query, by = wire.query_from_json(request.query_json), keys_from(request.by)
+        summary = self._door.member.summary(call, query, by)
+        yield from answer_summary(store_pb2.SummarizeResponse, summary)
 
     # ------------------------------------------------------------ datasets
     def ListDatasets(  # noqa: N802

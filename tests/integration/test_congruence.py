@@ -271,6 +271,27 @@ def _geojson(text: bytes) -> list[dict[str, Any]]:
     return features
 
 
+@EACH_NODE
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("--by", "month,dataset"),
+        ("--by", "geocode:6,day"),
+        ("--by", "scene", "--coverage", "50.."),
+        ("--dataset", "quad", "--by", "geocode:12", "--time", "2016-01"),
+        ("--time", "1999"),
+    ],
+    ids=str,
+)
+def test_invariant_2_summaries_are_the_same(
+    pair: Pair, node: str, arguments: tuple[object, ...]
+) -> None:
+    one, three = pair.both(node, "query", "--summary", *arguments)
+    assert three == one
+    assert bool(lines(one)) == ("1999" not in arguments)
+
+
 def _parquet(text: bytes) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(text)).to_pylist()
     return rows

@@ -13,7 +13,7 @@ import os
 import random
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -26,12 +26,26 @@ from geostore.grid import Region, scheme
 from geostore.index import CatalogEntry, LmdbCatalog, open_catalog
 from geostore.node.coordinator import Coordinator
 from geostore.node.peer import Peer
-from geostore.query import Cursor, Explain, LeafQuery, PercentRange, Query, SortKey
+from geostore.query import (
+    Cursor,
+    Explain,
+    LeafQuery,
+    PercentRange,
+    Query,
+    SortKey,
+    Summary,
+    SummaryKeys,
+    keys_from,
+)
 from geostore.ring import Ring, placement_key, slot_of
 from geostore.rpc.row_batches import BatchDecoder, BatchEncoder
+from geostore.rpc.summaries import groups_from_wire, groups_to_wire
 from geostore.types import BBox, CallContext, DatasetDefinition, RowBatch, SchemeName, TimeSpan
 from tests.fake_leaves import definition_of, ring_of
+from tests.summary_model import groups_of
 from tests.synthetic_tiles import make_entry, make_schema
+
+KEYS = ("dataset", ("dataset", "month"), ("geocode:2", "day"), ("platform", "scene"))
 
 STORES = 60 if os.environ.get("CONGRUENCE") == "full" else 6
 QUERIES = 40
@@ -99,6 +113,10 @@ class Leaf:
 
     def leaf_count(self, call: CallContext, request: LeafQuery) -> int:
         return self.catalog.count(request.query, slots=request.slots, missing_ok=True)
+
+    def leaf_summary(self, call: CallContext, request: LeafQuery, by: SummaryKeys) -> Summary:
+        own = self.catalog.aggregate(request.query, by, slots=request.slots, missing_ok=True)
+        return groups_from_wire(groups_to_wire(own), by)
 
 
 class Store:
@@ -260,6 +278,10 @@ def test_invariant_2_any_ring_answers_as_one_node(
             assert (explain.rows_matched or 0) == told.rows_matched
         assert (explain.rows_total or 0) <= len(store.entries)
         check_asked(store, query, explain)
+    asked, by = replace(query, limit=None, sort=None), keys_from(rng.choice(KEYS))
+    whole = store.one.aggregate(asked, by)
+    assert groups_of(coordinator.summary(CALL, asked, by)) == groups_of(whole)
+    assert int(whole.columns["tiles"].sum()) == store.one.count(asked)
     if expected:
         page = next(store.one.query(query, batch_rows=rng.randint(1, len(expected))))
         rest = coordinator.query(CALL, query, after=Cursor.after(page, query.sort))

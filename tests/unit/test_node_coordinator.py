@@ -11,7 +11,7 @@ from geostore.errors import InvalidInputError, NotFoundError, UnavailableError
 from geostore.grid import GEOHASH
 from geostore.node.coordinator import RINGS_MAX
 from geostore.node.peer import Peer
-from geostore.query import Cursor, Explain, LeafQuery, Query
+from geostore.query import Cursor, Explain, LeafQuery, Query, keys_from
 from geostore.query.order import OrderKey
 from geostore.ring import SLOTS_TOTAL
 from geostore.types import CallContext
@@ -23,7 +23,8 @@ from tests.fake_leaves import (
     keys_of,
     ring_of,
 )
-from tests.synthetic_tiles import make_entry
+from tests.summary_model import groups_of, summary_of
+from tests.synthetic_tiles import make_batch, make_entry
 
 CELLS = [a + b for a in GEOHASH.alphabet for b in GEOHASH.alphabet]
 ENTRIES = [make_entry(CELLS[i * 5 % 1024], time_us=i) for i in range(90)]
@@ -236,6 +237,27 @@ def test_a_peer_that_cannot_be_had_counts_as_failed(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(cluster, "peer", without_one)
     assert taken(cluster, Query()) == expected(Query())
     assert cluster.coordinator.count(CallContext(), Query()) == len(ENTRIES)
+    cluster.coordinator.close()
+
+
+def test_a_summary_counts_each_tile_once_whoever_fails() -> None:
+    by = keys_from(("month", "geocode:2"))
+    cluster = cluster_of(3, 2)
+    whole = groups_of(summary_of(make_batch(ENTRIES), by))
+    assert groups_of(cluster.coordinator.summary(CallContext(), Query(), by)) == whole
+    cluster.leaf(1).failures = [-1]
+    cluster.leaf(2).failures = [-1]
+    assert groups_of(cluster.coordinator.summary(CallContext(), Query(), by)) == whole
+    for number in range(3):
+        cluster.leaf(number).failures = [-1] * 20
+    with pytest.raises(UnavailableError, match="would not be whole"):
+        cluster.coordinator.summary(CallContext(), Query(), by)
+    asked = sum(len(leaf.calls) for leaf in cluster.leaves.values())
+    with pytest.raises(InvalidInputError, match="limit 1: a summary"):
+        cluster.coordinator.summary(CallContext(), Query(limit=1), by)
+    with pytest.raises(NotFoundError, match="'x'"):
+        cluster.coordinator.summary(CallContext(), Query(datasets=("x",)), by)
+    assert sum(len(leaf.calls) for leaf in cluster.leaves.values()) == asked
     cluster.coordinator.close()
 
 

@@ -25,7 +25,7 @@ from geostore.errors import (
 )
 from geostore.node import Node
 from geostore.node.member import Member
-from geostore.query import Cursor, Explain, LeafQuery, Query
+from geostore.query import Cursor, Explain, LeafQuery, Query, keys_from
 from geostore.ring import RingNode, found_ring, with_address, with_node_joined
 from geostore.rpc import messages as wire
 from geostore.rpc.client import NodeClient
@@ -209,7 +209,22 @@ def test_leaf_calls_cross(served: Served) -> None:
     assert client.scene_record(call(), A.id, "s1") is None
     assert client.leaf_count(call(), LeafQuery(query=Query())) == 0
     assert list(client.leaf_query(call(), LeafQuery(query=Query()), Explain())) == []
+    assert len(client.leaf_summary(call(), LeafQuery(query=Query()), keys_from("month"))) == 0
     assert client.forget_dataset(call(), A.id, "a") == 0
+
+
+def test_summaries_cross_with_what_is_wrong_about_them(served: Served) -> None:
+    client, by = served.client(), keys_from(("dataset", "geocode:3"))
+    assert len(client.summary(call(), Query(), by)) == 0
+    with pytest.raises(InvalidInputError, match="sort 'time': a summary"):
+        client.summary(call(), Query(sort="time"), by)
+    with pytest.raises(InvalidInputError, match="limit 3: a summary"):
+        client.leaf_summary(call(), LeafQuery(query=Query(limit=3)), by)
+    for wrong, said in ((("week",), "summary key 'week'"), ((), "got no key")):
+        with pytest.raises(InvalidInputError, match=f"{said}.*expected one of dataset, month"):
+            client.summary(call(), Query(), wrong)  # type: ignore[arg-type]
+        with pytest.raises(InvalidInputError, match=f"{said}.*expected one of dataset, month"):
+            client.leaf_summary(call(), LeafQuery(query=Query()), wrong)  # type: ignore[arg-type]
 
 
 def test_one_block_asked_a_hundred_thousand_times_is_never_held_so_often(

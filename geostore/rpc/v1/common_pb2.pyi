@@ -1,6 +1,7 @@
+from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Mapping as _Mapping
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
@@ -76,6 +77,58 @@ class RowsEnd(_message.Message):
     explain_json: bytes
     replica_digest: bytes
     def __init__(self, rows_total: _Optional[int] = ..., explain_json: _Optional[bytes] = ..., replica_digest: _Optional[bytes] = ...) -> None: ...
+
+class SummaryGroups(_message.Message):
+    __slots__ = ("group_count", "keys", "tiles", "bytes", "time_first", "time_last", "cloud_cover_sum", "cloud_cover_min", "cloud_cover_max", "cloud_cover_unknown", "cloud_cover_histogram", "pixel_coverage_sum", "pixel_coverage_min", "pixel_coverage_max", "pixel_coverage_unknown", "pixel_coverage_histogram")
+    GROUP_COUNT_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
+    TILES_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIRST_FIELD_NUMBER: _ClassVar[int]
+    TIME_LAST_FIELD_NUMBER: _ClassVar[int]
+    CLOUD_COVER_SUM_FIELD_NUMBER: _ClassVar[int]
+    CLOUD_COVER_MIN_FIELD_NUMBER: _ClassVar[int]
+    CLOUD_COVER_MAX_FIELD_NUMBER: _ClassVar[int]
+    CLOUD_COVER_UNKNOWN_FIELD_NUMBER: _ClassVar[int]
+    CLOUD_COVER_HISTOGRAM_FIELD_NUMBER: _ClassVar[int]
+    PIXEL_COVERAGE_SUM_FIELD_NUMBER: _ClassVar[int]
+    PIXEL_COVERAGE_MIN_FIELD_NUMBER: _ClassVar[int]
+    PIXEL_COVERAGE_MAX_FIELD_NUMBER: _ClassVar[int]
+    PIXEL_COVERAGE_UNKNOWN_FIELD_NUMBER: _ClassVar[int]
+    PIXEL_COVERAGE_HISTOGRAM_FIELD_NUMBER: _ClassVar[int]
+    group_count: int
+    keys: _containers.RepeatedCompositeFieldContainer[SummaryKeyColumn]
+    tiles: bytes
+    bytes: bytes
+    time_first: bytes
+    time_last: bytes
+    cloud_cover_sum: bytes
+    cloud_cover_min: bytes
+    cloud_cover_max: bytes
+    cloud_cover_unknown: bytes
+    cloud_cover_histogram: bytes
+    pixel_coverage_sum: bytes
+    pixel_coverage_min: bytes
+    pixel_coverage_max: bytes
+    pixel_coverage_unknown: bytes
+    pixel_coverage_histogram: bytes
+    def __init__(self, group_count: _Optional[int] = ..., keys: _Optional[_Iterable[_Union[SummaryKeyColumn, _Mapping]]] = ..., tiles: _Optional[bytes] = ..., bytes: _Optional[bytes] = ..., time_first: _Optional[bytes] = ..., time_last: _Optional[bytes] = ..., cloud_cover_sum: _Optional[bytes] = ..., cloud_cover_min: _Optional[bytes] = ..., cloud_cover_max: _Optional[bytes] = ..., cloud_cover_unknown: _Optional[bytes] = ..., cloud_cover_histogram: _Optional[bytes] = ..., pixel_coverage_sum: _Optional[bytes] = ..., pixel_coverage_min: _Optional[bytes] = ..., pixel_coverage_max: _Optional[bytes] = ..., pixel_coverage_unknown: _Optional[bytes] = ..., pixel_coverage_histogram: _Optional[bytes] = ...) -> None: ...
+
+class SummaryKeyColumn(_message.Message):
+    __slots__ = ("name", "values", "codes")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    CODES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    values: _containers.RepeatedScalarFieldContainer[str]
+    codes: bytes
+    def __init__(self, name: _Optional[str] = ..., values: _Optional[_Iterable[str]] = ..., codes: _Optional[bytes] = ...) -> None: ...
+
+class SummaryEnd(_message.Message):
+    __slots__ = ("groups_total",)
+    GROUPS_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    groups_total: int
+    def __init__(self, groups_total: _Optional[int] = ...) -> None: ...
 
 class NodeStatus(_message.Message):
     __slots__ = ("id", "name", "address", "zone", "state", "epoch", "slots", "slots_first", "slots_used", "datasets", "scenes", "tiles", "bytes", "disk_free_bytes", "read_only_reason", "version", "clock_us", "uptime_s", "error")

@@ -205,6 +205,24 @@ class LeafCountResponse(_message.Message):
     count: int
     def __init__(self, count: _Optional[int] = ...) -> None: ...
 
+class LeafSummarizeRequest(_message.Message):
+    __slots__ = ("head", "question", "by")
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    QUESTION_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELD_NUMBER: _ClassVar[int]
+    head: _common_pb2.RequestHead
+    question: LeafQuestion
+    by: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, head: _Optional[_Union[_common_pb2.RequestHead, _Mapping]] = ..., question: _Optional[_Union[LeafQuestion, _Mapping]] = ..., by: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class LeafSummarizeResponse(_message.Message):
+    __slots__ = ("groups", "end")
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    groups: _common_pb2.SummaryGroups
+    end: _common_pb2.SummaryEnd
+    def __init__(self, groups: _Optional[_Union[_common_pb2.SummaryGroups, _Mapping]] = ..., end: _Optional[_Union[_common_pb2.SummaryEnd, _Mapping]] = ...) -> None: ...
+
 class GetTileDetailsRequest(_message.Message):
     __slots__ = ("head", "keys")
     HEAD_FIELD_NUMBER: _ClassVar[int]

@@ -91,6 +91,11 @@ class NodeServiceStub(object):
                 request_serializer=geostore_dot_rpc_dot_v1_dot_node__pb2.LeafCountRequest.SerializeToString,
                 response_deserializer=geostore_dot_rpc_dot_v1_dot_node__pb2.LeafCountResponse.FromString,
                 _registered_method=True)
+        self.LeafSummarize = channel.unary_stream(
+                '/geostore.rpc.v1.NodeService/LeafSummarize',
+                request_serializer=geostore_dot_rpc_dot_v1_dot_node__pb2.LeafSummarizeRequest.SerializeToString,
+                response_deserializer=geostore_dot_rpc_dot_v1_dot_node__pb2.LeafSummarizeResponse.FromString,
+                _registered_method=True)
         self.GetTileDetails = channel.unary_stream(
                 '/geostore.rpc.v1.NodeService/GetTileDetails',
                 request_serializer=geostore_dot_rpc_dot_v1_dot_node__pb2.GetTileDetailsRequest.SerializeToString,
@@ -196,6 +201,13 @@ class NodeServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LeafSummarize(self, request, context):
+        """The node's own matching rows by groups. The last message of a whole answer is `end`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetTileDetails(self, request, context):
         """What is known of tiles beyond their rows: one message a tile, in the order asked.
         """
@@ -283,6 +295,11 @@ def add_NodeServiceServicer_to_server(servicer, server):
                     servicer.LeafCount,
                     request_deserializer=geostore_dot_rpc_dot_v1_dot_node__pb2.LeafCountRequest.FromString,
                     response_serializer=geostore_dot_rpc_dot_v1_dot_node__pb2.LeafCountResponse.SerializeToString,
+            ),
+            'LeafSummarize': grpc.unary_stream_rpc_method_handler(
+                    servicer.LeafSummarize,
+                    request_deserializer=geostore_dot_rpc_dot_v1_dot_node__pb2.LeafSummarizeRequest.FromString,
+                    response_serializer=geostore_dot_rpc_dot_v1_dot_node__pb2.LeafSummarizeResponse.SerializeToString,
             ),
             'GetTileDetails': grpc.unary_stream_rpc_method_handler(
                     servicer.GetTileDetails,
@@ -604,6 +621,33 @@ class NodeService(object):
             '/geostore.rpc.v1.NodeService/LeafCount',
             geostore_dot_rpc_dot_v1_dot_node__pb2.LeafCountRequest.SerializeToString,
             geostore_dot_rpc_dot_v1_dot_node__pb2.LeafCountResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LeafSummarize(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/geostore.rpc.v1.NodeService/LeafSummarize',
+            geostore_dot_rpc_dot_v1_dot_node__pb2.LeafSummarizeRequest.SerializeToString,
+            geostore_dot_rpc_dot_v1_dot_node__pb2.LeafSummarizeResponse.FromString,
             options,
             channel_credentials,
             insecure,

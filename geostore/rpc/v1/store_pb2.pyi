@@ -47,6 +47,26 @@ class CountResponse(_message.Message):
     count: int
     def __init__(self, count: _Optional[int] = ...) -> None: ...
 
+class SummarizeRequest(_message.Message):
+    __slots__ = ("head", "query_json", "by", "read_quorum")
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    QUERY_JSON_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELD_NUMBER: _ClassVar[int]
+    READ_QUORUM_FIELD_NUMBER: _ClassVar[int]
+    head: _common_pb2.RequestHead
+    query_json: bytes
+    by: _containers.RepeatedScalarFieldContainer[str]
+    read_quorum: int
+    def __init__(self, head: _Optional[_Union[_common_pb2.RequestHead, _Mapping]] = ..., query_json: _Optional[bytes] = ..., by: _Optional[_Iterable[str]] = ..., read_quorum: _Optional[int] = ...) -> None: ...
+
+class SummarizeResponse(_message.Message):
+    __slots__ = ("groups", "end")
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    groups: _common_pb2.SummaryGroups
+    end: _common_pb2.SummaryEnd
+    def __init__(self, groups: _Optional[_Union[_common_pb2.SummaryGroups, _Mapping]] = ..., end: _Optional[_Union[_common_pb2.SummaryEnd, _Mapping]] = ...) -> None: ...
+
 class ListDatasetsRequest(_message.Message):
     __slots__ = ("head",)
     HEAD_FIELD_NUMBER: _ClassVar[int]

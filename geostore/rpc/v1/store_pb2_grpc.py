@@ -46,6 +46,11 @@ class StoreServiceStub(object):
                 request_serializer=geostore_dot_rpc_dot_v1_dot_store__pb2.CountRequest.SerializeToString,
                 response_deserializer=geostore_dot_rpc_dot_v1_dot_store__pb2.CountResponse.FromString,
                 _registered_method=True)
+        self.Summarize = channel.unary_stream(
+                '/geostore.rpc.v1.StoreService/Summarize',
+                request_serializer=geostore_dot_rpc_dot_v1_dot_store__pb2.SummarizeRequest.SerializeToString,
+                response_deserializer=geostore_dot_rpc_dot_v1_dot_store__pb2.SummarizeResponse.FromString,
+                _registered_method=True)
         self.ListDatasets = channel.unary_unary(
                 '/geostore.rpc.v1.StoreService/ListDatasets',
                 request_serializer=geostore_dot_rpc_dot_v1_dot_store__pb2.ListDatasetsRequest.SerializeToString,
@@ -122,6 +127,13 @@ class StoreServiceServicer(object):
 
     def Count(self, request, context):
         """How many tiles match, at most the query's limit.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Summarize(self, request, context):
+        """The tiles that match by groups, added up where they lie. The last message is `end`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -223,6 +235,11 @@ def add_StoreServiceServicer_to_server(servicer, server):
                     servicer.Count,
                     request_deserializer=geostore_dot_rpc_dot_v1_dot_store__pb2.CountRequest.FromString,
                     response_serializer=geostore_dot_rpc_dot_v1_dot_store__pb2.CountResponse.SerializeToString,
+            ),
+            'Summarize': grpc.unary_stream_rpc_method_handler(
+                    servicer.Summarize,
+                    request_deserializer=geostore_dot_rpc_dot_v1_dot_store__pb2.SummarizeRequest.FromString,
+                    response_serializer=geostore_dot_rpc_dot_v1_dot_store__pb2.SummarizeResponse.SerializeToString,
             ),
             'ListDatasets': grpc.unary_unary_rpc_method_handler(
                     servicer.ListDatasets,
@@ -341,6 +358,33 @@ class StoreService(object):
             '/geostore.rpc.v1.StoreService/Count',
             geostore_dot_rpc_dot_v1_dot_store__pb2.CountRequest.SerializeToString,
             geostore_dot_rpc_dot_v1_dot_store__pb2.CountResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Summarize(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/geostore.rpc.v1.StoreService/Summarize',
+            geostore_dot_rpc_dot_v1_dot_store__pb2.SummarizeRequest.SerializeToString,
+            geostore_dot_rpc_dot_v1_dot_store__pb2.SummarizeResponse.FromString,
             options,
             channel_credentials,
             insecure,
