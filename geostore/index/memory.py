@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geostore.index.columns import Columns, Positions, Snapshot
+from geostore.index.coverage_search import RowBitmaps
 from geostore.index.placement import RowSlots
 from geostore.index.structures import Cells, Facts, Percents, Runs, Structure, Times
 from geostore.query.predicate import schema_matches
@@ -56,6 +57,7 @@ class Memory:
     def __init__(self) -> None:
         self.columns = Columns()
         self.row_slots = RowSlots()
+        self.row_bitmaps = RowBitmaps()
         self._built = _Structures()
         self._view: View | None = None
 

@@ -45,7 +45,10 @@ from geostore.types import (
 )
 
 __all__ = [
+    "BITMAP_WORDS",
     "GEOCODE_BYTES",
+    "HAS_BITMAPS",
+    "HAS_CLEAR",
     "PREFIX_BYTES",
     "ROW_BYTES",
     "ROW_DTYPE",

@@ -4,6 +4,13 @@ Who answers a query (a catalog, a backend, a node) applies what is defined here,
 of them answer alike.
 """
 
+from geostore.query.coverage import (
+    CoverageAnswer,
+    CoverageGroups,
+    CoverageRequest,
+    Windows,
+    with_cloud_at_most,
+)
 from geostore.query.evaluation import Facts, evaluate, unknown_with
 from geostore.query.explain import Explain, ExplainNode, ExplainStep, stage_of
 from geostore.query.expression import (
@@ -39,6 +46,9 @@ from geostore.query.value import PercentRange, Query, SortKey
 __all__ = [
     "AllOf",
     "AnyOf",
+    "CoverageAnswer",
+    "CoverageGroups",
+    "CoverageRequest",
     "Cursor",
     "Explain",
     "ExplainNode",
@@ -60,6 +70,7 @@ __all__ = [
     "SortKey",
     "TimeOverlaps",
     "UnderGeocode",
+    "Windows",
     "Within",
     "conditions",
     "conjuncts",
@@ -77,4 +88,5 @@ __all__ = [
     "stage_of",
     "time_bound",
     "unknown_with",
+    "with_cloud_at_most",
 ]

@@ -83,7 +83,7 @@ __all__ = [
     "TileRow",
     "TileSchema",
     "TimeSpan",
+    "block_edges",
     "likelihood_cover",
     "validate_name",
-    "block_edges",
 ]

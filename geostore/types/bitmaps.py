@@ -41,7 +41,7 @@ def block_edges(side: int) -> npt.NDArray[np.int64]:
 class BlockBitmaps:
     """Four bitmaps of a tile's finest grid, each BITMAP_BYTES long.
 
-    A bitmap is 16 little-endian numbers of 16 bits: one a row of blocks from the top, whose bit j is
+    A bitmap is 16 little-endian numbers of 16 bits: one a row of blocks from the top; its bit j is
     the block in column j from the left. A block without pixels is set in none.
 
     Raises:
