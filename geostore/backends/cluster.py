@@ -19,7 +19,7 @@ from geostore.errors import (
     ReadOnlyError,
     UnavailableError,
 )
-from geostore.query import Cursor, Explain, Query
+from geostore.query import CoverageAnswer, CoverageRequest, Cursor, Explain, Query
 from geostore.ring import RingNode, placement_key, slot_of
 from geostore.rpc.messages import status_from_wire
 from geostore.rpc.transport import PLAINTEXT, Security
@@ -324,6 +324,9 @@ class ClusterBackend:
             QUERY_TIMEOUT_S,
             lambda client, call: client.count(call, query),
         )
+
+    def coverage(self, query: Query, request: CoverageRequest) -> CoverageAnswer:  # noqa: ARG002
+        raise UnavailableError("coverage: a cluster does not search for it yet")
 
     # ------------------------------------------------------------ tiles
 

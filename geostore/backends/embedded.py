@@ -24,7 +24,7 @@ from geostore.node import (
     VerifyReport,
     rebuild_store,
 )
-from geostore.query import Explain, Query
+from geostore.query import CoverageAnswer, CoverageRequest, Explain, Query
 from geostore.types import (
     BLOCK_DTYPE,
     DatasetDefinition,
@@ -219,6 +219,9 @@ class EmbeddedBackend:
 
     def count(self, query: Query) -> int:
         return self._node.count(query)
+
+    def coverage(self, query: Query, request: CoverageRequest) -> CoverageAnswer:
+        return self._node.coverage(query, request)
 
     def details(self, key: TileKey) -> TileDetails:
         return self._node.details(key)

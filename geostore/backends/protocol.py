@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from geostore.node import Progress, StoreStatus, VerifyReport
-    from geostore.query import Explain, Query
+    from geostore.query import CoverageAnswer, CoverageRequest, Explain, Query
     from geostore.types import (
         DatasetDefinition,
         EncodedTile,
@@ -171,6 +171,13 @@ class Backend(Protocol):
 
     def count(self, query: Query) -> int:
         """How many tiles match (at most the query's limit)."""
+        ...
+
+    def coverage(self, query: Query, request: CoverageRequest) -> CoverageAnswer:
+        """What matching tiles see together, by dataset, cell and window: bounds, from bitmaps.
+
+        No tile file is read. The query's sort and limit play no part.
+        """
         ...
 
     def details(self, key: TileKey) -> TileDetails:

@@ -33,7 +33,7 @@ from geostore.node.tile_files import TileFiles
 from geostore.node.tile_holder import TileHolder
 from geostore.node.verification import verify_store
 from geostore.node.writer_turns import WriterTurns
-from geostore.query import Explain, Query
+from geostore.query import CoverageAnswer, CoverageRequest, Explain, Query
 from geostore.types import DatasetDefinition, EncodedTile, RowBatch, SceneRecord, TileKey
 from geostore.types.report import Progress, StoreStatus, VerifyReport
 
@@ -423,6 +423,10 @@ class Node:
     def count(self, query: Query) -> int:
         """See Backend.count."""
         return self._follow().count(query)
+
+    def coverage(self, query: Query, request: CoverageRequest) -> CoverageAnswer:
+        """See Backend.coverage."""
+        return self._follow().coverage(query, request)
 
     def details(self, key: TileKey) -> TileDetails:
         """See Backend.details."""
