@@ -57,9 +57,13 @@ class Memory:
     def __init__(self) -> None:
         self.columns = Columns()
         self.row_slots = RowSlots()
-        self.row_bitmaps = RowBitmaps()
         self._built = _Structures()
         self._view: View | None = None
+
+    @cached_property
+    def row_bitmaps(self) -> RowBitmaps:
+        """The bitmaps of rows, once a search asks for them."""
+        return RowBitmaps()
 
     @property
     def is_mostly_dead(self) -> bool:
