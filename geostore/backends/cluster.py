@@ -325,8 +325,13 @@ class ClusterBackend:
             lambda client, call: client.count(call, query),
         )
 
-    def coverage(self, query: Query, request: CoverageRequest) -> CoverageAnswer:  # noqa: ARG002
-        raise UnavailableError("coverage: a cluster does not search for it yet")
+    def coverage(self, query: Query, request: CoverageRequest) -> CoverageAnswer:
+        return self._nodes.ask(
+            "a search for coverage",
+            self._nodes.entries,
+            QUERY_TIMEOUT_S,
+            lambda client, call: client.coverage(call, query, request),
+        )
 
     # ------------------------------------------------------------ tiles
 

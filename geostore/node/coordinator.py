@@ -18,14 +18,24 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, TypeAlias, TypeVar
 
 import numpy as np
 
 from geostore.errors import NotFoundError, UnavailableError
-from geostore.node.peer import Peers
+from geostore.node.peer import Peer, Peers
 from geostore.node.shares import BATCH_ROWS, Plan, Share, is_stale_ring
-from geostore.query import Cursor, Explain, ExplainNode, Query, merge_batches
+from geostore.query import (
+    CoverageAnswer,
+    CoverageRequest,
+    Cursor,
+    Explain,
+    ExplainNode,
+    LeafQuery,
+    Query,
+    merge_batches,
+)
+from geostore.query.coverage import concatenate_answers
 from geostore.ring import Ring, RingNode
 from geostore.types import CallContext, DatasetDefinition, RowBatch
 
@@ -34,6 +44,11 @@ __all__ = ["Coordinator"]
 RINGS_MAX: Final = 4
 """Rings one call is planned with, when nodes keep saying that ours is old."""
 COUNT_THREADS_MAX: Final = 32
+
+
+_Part = TypeVar("_Part")
+_Ask: TypeAlias = "Callable[[Peer, LeafQuery], _Part]"
+"""What is asked of a node about its share, all in one answer."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -321,31 +336,45 @@ class Coordinator:
 
         Raises: as `query`.
         """
-        definitions = self._asked_definitions(query)
         if query.limit == 0:
+            self._asked_definitions(query)
             return 0
+        total = sum(self._summed(call, query, lambda peer, leaf: peer.leaf_count(call, leaf)))
+        return total if query.limit is None else min(total, query.limit)
+
+    def coverage(self, call: CallContext, query: Query, wanted: CoverageRequest) -> CoverageAnswer:
+        """What matching tiles cover together. All tiles of a cell lie in one slot, so each group
+        is one node's.
+
+        Raises: as `query`.
+        """
+        return concatenate_answers(
+            self._summed(call, query, lambda peer, leaf: peer.leaf_coverage(call, leaf, wanted))
+        )
+
+    def _summed(self, call: CallContext, query: Query, ask: _Ask[_Part]) -> list[_Part]:
+        """What nodes say of the parts of an answer, in no order."""
+        definitions = self._asked_definitions(query)
         for ring_number in range(1, RINGS_MAX + 1):
             call.check("count")
             try:
-                total = self._counted(call, query, Plan(self._ring(), query, definitions))
+                return self._parts(call, query, Plan(self._ring(), query, definitions), ask)
             except UnavailableError as error:
                 if not is_stale_ring(error) or ring_number == RINGS_MAX:
                     raise
-            else:
-                return total if query.limit is None else min(total, query.limit)
         raise AssertionError("the last ring returns or raises")
 
-    def _counted(self, call: CallContext, query: Query, plan: Plan) -> int:
-        """The sum over all shares; where one fails, over its parts at the next replicas."""
-        total = 0
+    def _parts(self, call: CallContext, query: Query, plan: Plan, ask: _Ask[_Part]) -> list[_Part]:
+        """The answers of all shares; where one fails, of its parts at the next replicas."""
+        found: list[_Part] = []
         failed: frozenset[str] = frozenset()
         shares = plan.first_shares()
         while shares:  # at most once a replica: then `shares` raises
             call.check("count")
             failures: list[tuple[Share, UnavailableError]] = []
-            for share, outcome in self._count_all(call, query, shares):
-                if isinstance(outcome, int):
-                    total += outcome
+            for share, outcome in self._ask_all(call, query, shares, ask):
+                if not isinstance(outcome, UnavailableError):
+                    found.append(outcome)
                 elif is_stale_ring(outcome):
                     raise outcome
                 else:
@@ -362,19 +391,19 @@ class Coordinator:
                     failure=failure,
                 )
             ]
-        return total
+        return found
 
-    def _count_all(
-        self, call: CallContext, query: Query, shares: list[Share]
-    ) -> Iterator[tuple[Share, int | UnavailableError]]:
-        """Each share's count or failure, all asked at once; the last, our own, in this thread."""
+    def _ask_all(
+        self, call: CallContext, query: Query, shares: list[Share], ask: _Ask[_Part]
+    ) -> Iterator[tuple[Share, _Part | UnavailableError]]:
+        """Each share's answer or failure, all asked at once; the last, our own, in this thread."""
         *others, own = sorted(shares, key=lambda share: share.node.id == self._own_id)
         pool = self._threads() if others else None
-        futures: list[Future[int | UnavailableError]] = []
+        futures: list[Future[_Part | UnavailableError]] = []
         try:
             if pool is not None:
-                futures += [pool.submit(self._count_one, call, query, share) for share in others]
-            yield own, self._count_one(call, query, own)
+                futures += [pool.submit(self._ask_one, query, share, ask) for share in others]
+            yield own, self._ask_one(query, own, ask)
             for share, future in zip(others, futures, strict=True):
                 try:
                     yield share, future.result(timeout=call.time_left_s())
@@ -385,9 +414,9 @@ class Coordinator:
             for future in futures:
                 future.cancel()
 
-    def _count_one(self, call: CallContext, query: Query, share: Share) -> int | UnavailableError:
+    def _ask_one(self, query: Query, share: Share, ask: _Ask[_Part]) -> _Part | UnavailableError:
         try:
-            return self._peers.peer(share.node.id).leaf_count(call, share.leaf(query, None))
+            return ask(self._peers.peer(share.node.id), share.leaf(query, None))
         except UnavailableError as error:
             return error
 

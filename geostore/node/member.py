@@ -36,7 +36,7 @@ from geostore.node.records import (
 from geostore.node.scene_home import check_begin
 from geostore.node.scene_keeper import SceneKeeper, keep_copy, read_copy
 from geostore.node.store_sizes import counted_once
-from geostore.query import Cursor, Explain, LeafQuery, Query
+from geostore.query import CoverageAnswer, CoverageRequest, Cursor, Explain, LeafQuery, Query
 from geostore.ring import Ring, RingNode, placement_key, slot_of, with_address, with_node_joined
 from geostore.types import (
     CallContext,
@@ -278,6 +278,15 @@ class Member:
         call.check("counting")
         return self.node.catalog.count(request.query, slots=request.slots, missing_ok=True)
 
+    def leaf_coverage(
+        self, call: CallContext, request: LeafQuery, wanted: CoverageRequest
+    ) -> CoverageAnswer:
+        """See `Peer`."""
+        call.check("searching coverage")
+        return self.node.catalog.coverage(
+            request.query, wanted, slots=request.slots, missing_ok=True
+        )
+
     def tile_details(self, call: CallContext, keys: Sequence[TileKey]) -> list[TileDetails]:
         """Block tables and the like. Raises NotFoundError: a tile is not published here."""
         call.check("reading tile details")
@@ -334,6 +343,11 @@ class Member:
         """How many tiles of the store match."""
         self._dataset_home.require_known()
         return self._coordinator.count(call, query)
+
+    def coverage(self, call: CallContext, query: Query, wanted: CoverageRequest) -> CoverageAnswer:
+        """What tiles of the store cover together."""
+        self._dataset_home.require_known()
+        return self._coordinator.coverage(call, query, wanted)
 
     def cluster_status(self, call: CallContext) -> list[NodeStatus]:
         """Every node as it says itself, in ring order; those that do not answer, too."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from geostore.query import Explain, LeafQuery
+from geostore.query import CoverageAnswer, CoverageRequest, Explain, LeafQuery
 from geostore.types import (
     CallContext,
     ClearRequest,
@@ -95,6 +95,12 @@ class Peer(Protocol):
         ...
 
     def leaf_count(self, call: CallContext, request: LeafQuery) -> int: ...
+
+    def leaf_coverage(
+        self, call: CallContext, request: LeafQuery, wanted: CoverageRequest
+    ) -> CoverageAnswer:
+        """What the node's own matching tiles cover together. An unknown dataset is no error."""
+        ...
 
     def node_status(self, call: CallContext) -> NodeStatus: ...
 

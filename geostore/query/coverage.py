@@ -8,7 +8,7 @@ see together is their union: a pixel counts when any of them saw it. Bitmaps of 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -29,6 +29,7 @@ __all__ = [
     "CoverageRequest",
     "Windows",
     "concatenate_answers",
+    "groups_of",
     "with_cloud_at_most",
 ]
 
@@ -232,12 +233,31 @@ class CoverageAnswer:
 
 
 GROUP_COLUMNS: Final = tuple(CoverageGroups.__dataclass_fields__)
+TEXT_COLUMNS: Final = ("dataset_id", "dataset", "geocode")
+NUMBER_COLUMNS: Final = ("start_us", "end_us", "tiles", "lower", "upper", "total")
+_COLUMN_DTYPES: Final[dict[str, type]] = {
+    **dict.fromkeys((*TEXT_COLUMNS, "scene"), np.object_),
+    **dict.fromkeys(NUMBER_COLUMNS, np.int64),
+}
+
+
+def groups_of(chunks: Mapping[str, Sequence[npt.NDArray[Any]]]) -> CoverageGroups:
+    """Groups of columns that are each put together of arrays, maybe none."""
+    columns: dict[str, Any] = {
+        name: np.concatenate([np.empty(0, dtype), *chunks.get(name, ())])
+        for name, dtype in _COLUMN_DTYPES.items()
+    }
+    return CoverageGroups(**columns)
 
 
 def concatenate_answers(answers: Sequence[CoverageAnswer]) -> CoverageAnswer:
-    """Answers of nodes as one, in order; no group is in two of them. At least one answer."""
+    """Answers of nodes as one, in order; no group is in two of them."""
     if len(answers) == 1:
         return answers[0]
+    if not answers:
+        return CoverageAnswer(
+            groups=groups_of({}), members=None, member_group=np.empty(0, dtype=np.int64)
+        )
     parts = [answer.groups for answer in answers]
     columns = {
         name: np.concatenate([getattr(part, name) for part in parts]) for name in GROUP_COLUMNS
@@ -251,7 +271,7 @@ def concatenate_answers(answers: Sequence[CoverageAnswer]) -> CoverageAnswer:
     )
     tiles = columns["tiles"]
     ends = np.cumsum(tiles)
-    ordered = {name: columns[name][order] for name in GROUP_COLUMNS if name != "scene"}
+    ordered = {name: columns[name][order] for name in (*TEXT_COLUMNS, *NUMBER_COLUMNS)}
     scenes = [columns["scene"][ends[at] - tiles[at] : ends[at]] for at in order.tolist()]
     scene = np.concatenate([columns["scene"][:0], *scenes])
     place = np.empty(len(order), dtype=np.int64)

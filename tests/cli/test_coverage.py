@@ -36,7 +36,9 @@ def test_only_those_that_reach(geostore_run, small_store) -> None:
     every = lines(geostore_run(*coverage).stdout)
     some = lines(geostore_run(*coverage, "--reached").stdout)
     assert some == [row for row in every if row["reached"]]
-    assert 0 < len(some) < len(every)
+    assert 0 < len(some) <= len(every)
+    beyond = (*coverage[:-1], min(100, max(shares) + 1), "--reached")
+    assert geostore_run(*beyond).stdout == ""
     table = geostore_run(*coverage, "--reached", "--format", "table").stdout.splitlines()
     assert len(table) == len(some) + 2
     assert table[-1].split()[-2:] != []

@@ -46,6 +46,11 @@ class StoreServiceStub(object):
                 request_serializer=geostore_dot_rpc_dot_v1_dot_store__pb2.CountRequest.SerializeToString,
                 response_deserializer=geostore_dot_rpc_dot_v1_dot_store__pb2.CountResponse.FromString,
                 _registered_method=True)
+        self.SearchCoverage = channel.unary_stream(
+                '/geostore.rpc.v1.StoreService/SearchCoverage',
+                request_serializer=geostore_dot_rpc_dot_v1_dot_store__pb2.SearchCoverageRequest.SerializeToString,
+                response_deserializer=geostore_dot_rpc_dot_v1_dot_store__pb2.SearchCoverageResponse.FromString,
+                _registered_method=True)
         self.ListDatasets = channel.unary_unary(
                 '/geostore.rpc.v1.StoreService/ListDatasets',
                 request_serializer=geostore_dot_rpc_dot_v1_dot_store__pb2.ListDatasetsRequest.SerializeToString,
@@ -122,6 +127,13 @@ class StoreServiceServicer(object):
 
     def Count(self, request, context):
         """How many tiles match, at most the query's limit.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SearchCoverage(self, request, context):
+        """What matching tiles cover together. The last message of a whole answer is `end`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -223,6 +235,11 @@ def add_StoreServiceServicer_to_server(servicer, server):
                     servicer.Count,
                     request_deserializer=geostore_dot_rpc_dot_v1_dot_store__pb2.CountRequest.FromString,
                     response_serializer=geostore_dot_rpc_dot_v1_dot_store__pb2.CountResponse.SerializeToString,
+            ),
+            'SearchCoverage': grpc.unary_stream_rpc_method_handler(
+                    servicer.SearchCoverage,
+                    request_deserializer=geostore_dot_rpc_dot_v1_dot_store__pb2.SearchCoverageRequest.FromString,
+                    response_serializer=geostore_dot_rpc_dot_v1_dot_store__pb2.SearchCoverageResponse.SerializeToString,
             ),
             'ListDatasets': grpc.unary_unary_rpc_method_handler(
                     servicer.ListDatasets,
@@ -341,6 +358,33 @@ class StoreService(object):
             '/geostore.rpc.v1.StoreService/Count',
             geostore_dot_rpc_dot_v1_dot_store__pb2.CountRequest.SerializeToString,
             geostore_dot_rpc_dot_v1_dot_store__pb2.CountResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SearchCoverage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/geostore.rpc.v1.StoreService/SearchCoverage',
+            geostore_dot_rpc_dot_v1_dot_store__pb2.SearchCoverageRequest.SerializeToString,
+            geostore_dot_rpc_dot_v1_dot_store__pb2.SearchCoverageResponse.FromString,
             options,
             channel_credentials,
             insecure,
