@@ -63,7 +63,11 @@ class Windows:
 
     def __post_init__(self) -> None:
         most = _CENTURY_US if self.unit == "us" else 1200
-        if self.unit not in ("us", "month") or not 1 <= self.count <= most:
+        if self.unit not in ("us", "month") or type(self.count) is not int:
+            raise InvalidInputError(
+                f"windows of {self.count!r} {self.unit!r}: expected us or month"
+            )
+        if not 1 <= self.count <= most:
             raise InvalidInputError(f"{self}: expected between a moment and a hundred years")
         if not _FIRST_US <= self.origin_us <= _LAST_US:
             raise InvalidInputError(f"{self}: expected an origin in the years 1 to 9999")

@@ -1,6 +1,7 @@
 """Answers on what tiles cover together, as messages of bounded size and back.
 
-First the groups, then the rows of those that were asked for with their members, then the end.
+First the groups, then the scenes of their tiles, the rows of those
+that were asked for with their members, and the end.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from geostore.types import RowBatch
 __all__ = ["coverage_messages", "read_coverage"]
 
 GROUPS_MAX = 4096
-"""Of a message, with all their tiles' scenes: these are many only where they are the same ones."""
+"""Groups, or scenes of tiles, of a message."""
 
 _Response_co = TypeVar("_Response_co", covariant=True)
 
@@ -41,9 +42,16 @@ def coverage_messages(
     make: _MakeResponse[_Response_co], answer: CoverageAnswer, check: Callable[[], object]
 ) -> Iterator[_Response_co]:
     """An answer's messages; `check` is called before each and ends them by raising."""
-    for start in range(0, len(answer.groups), GROUPS_MAX):
+    groups = answer.groups
+    for start in range(0, len(groups), GROUPS_MAX):
         check()
-        yield make(groups=_groups_chunk(answer.groups, start))
+        yield make(groups=_groups_chunk(groups, slice(start, start + GROUPS_MAX)))
+    for start in range(0, len(groups.scene), GROUPS_MAX):
+        check()
+        texts = _Texts()
+        scene = texts.codes(groups.scene[start : start + GROUPS_MAX])
+        chunk = common_pb2.CoverageGroupsChunk(texts_json=texts.to_json(), scene=scene)
+        yield make(groups=chunk)
     rows = 0
     if answer.members is not None:
         encoder = BatchEncoder()
@@ -60,21 +68,27 @@ def coverage_messages(
     yield make(end=common_pb2.CoverageEnd(groups_total=len(answer.groups), members_total=rows))
 
 
-def _groups_chunk(groups: CoverageGroups, start: int) -> common_pb2.CoverageGroupsChunk:
-    part = slice(start, min(start + GROUPS_MAX, len(groups)))
-    ends = groups.ends
-    tiles = slice(int(ends[start] - groups.tiles[start]), int(ends[part.stop - 1]))
-    texts: dict[str, int] = {}
-
-    def codes(values: npt.NDArray[np.object_]) -> bytes:
-        numbers = [texts.setdefault(text, len(texts)) for text in values.tolist()]
-        return np.array(numbers, dtype="<u4").tobytes()
-
-    said = {name: codes(getattr(groups, name)[part]) for name in TEXT_COLUMNS}
-    said["scene"] = codes(groups.scene[tiles])
+def _groups_chunk(groups: CoverageGroups, part: slice) -> common_pb2.CoverageGroupsChunk:
+    texts = _Texts()
+    said = {name: texts.codes(getattr(groups, name)[part]) for name in TEXT_COLUMNS}
     for name in NUMBER_COLUMNS:
         said[name] = getattr(groups, name)[part].astype("<i8").tobytes()
-    return common_pb2.CoverageGroupsChunk(texts_json=dump_json({"texts": list(texts)}), **said)
+    return common_pb2.CoverageGroupsChunk(texts_json=texts.to_json(), **said)
+
+
+class _Texts:
+    """The distinct texts of a message, numbered as they come."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+
+    def codes(self, values: npt.NDArray[np.object_]) -> bytes:
+        known = self._numbers
+        numbers = [known.setdefault(text, len(known)) for text in values.tolist()]
+        return np.array(numbers, dtype="<u4").tobytes()
+
+    def to_json(self) -> bytes:
+        return dump_json({"texts": list(self._numbers)})
 
 
 def read_coverage(messages: Iterable[Any]) -> CoverageAnswer:
@@ -107,6 +121,8 @@ def read_coverage(messages: Iterable[Any]) -> CoverageAnswer:
     rows = sum(len(batch) for batch in members)
     if end is None or (end.groups_total, end.members_total) != (len(groups), rows):
         raise InvalidInputError(f"coverage: {len(groups)} groups came, not what its end says")
+    if int(groups.tiles.sum()) != len(groups.scene):
+        raise InvalidInputError(f"coverage: scenes of {len(groups.scene)} tiles, not of all")
     in_order = len(number) == rows and (np.diff(number) >= 0).all()
     if not in_order or (rows and not 0 <= number[0] <= number[-1] < len(groups)):
         raise InvalidInputError("coverage: rows of groups that are not there, or out of order")
@@ -132,13 +148,6 @@ def _read_groups(chunk: common_pb2.CoverageGroupsChunk) -> dict[str, npt.NDArray
     except (ValueError, IndexError) as error:
         raise InvalidInputError(f"coverage: groups that do not read: {error}") from None
     sizes = {len(column) for name, column in columns.items() if name != "scene"}
-    tiles = columns["tiles"]
-    sane = (
-        len(sizes) == 1
-        and (tiles > 0).all()
-        and int(tiles.sum()) == len(columns["scene"])
-        and (columns["total"] > 0).all()
-    )
-    if not sane:
+    if len(sizes) > 1 or (columns["tiles"] < 1).any() or (columns["total"] < 1).any():
         raise InvalidInputError(f"coverage: columns of {sorted(sizes)} groups that do not agree")
     return columns
