@@ -8,8 +8,10 @@ import pytest
 from geostore.errors import InvalidInputError, UnavailableError
 from geostore.query import CoverageAnswer, CoverageGroups
 from geostore.query.coverage import NUMBER_COLUMNS, TEXT_COLUMNS, groups_of
+from geostore.rpc import messages as wire
 from geostore.rpc.coverage_answers import coverage_messages, read_coverage
 from geostore.rpc.v1 import common_pb2, node_pb2
+from geostore.types import BlockBitmaps, TileDetails
 from tests.synthetic_tiles import make_batch, make_entry
 
 
@@ -107,3 +109,36 @@ def test_what_is_cut_or_made_up_is_refused() -> None:
         with pytest.raises(InvalidInputError):
             read_coverage(each)
     assert len(read_coverage([groups, scenes, members, end]).groups) == 10
+
+
+@pytest.mark.parametrize(
+    "bitmaps",
+    [
+        None,
+        BlockBitmaps(
+            valid_all=bytes(32), valid_any=bytes(range(32)), clear_all=None, clear_any=None
+        ),
+        BlockBitmaps(
+            valid_all=bytes(32),
+            valid_any=bytes(range(32)),
+            clear_all=bytes(32),
+            clear_any=bytes(range(32)),
+            cloud_nodata=(-3, 255),
+        ),
+    ],
+)
+def test_bitmaps_cross_with_details(bitmaps: BlockBitmaps | None) -> None:
+    entry = make_entry()
+    details = TileDetails(
+        key=entry.meta.key,
+        blocks=entry.blocks,
+        statistics=(),
+        cloud_histogram=None,
+        cloud_method=None,
+        provider_method=None,
+        checksum="ab",
+        bytes=7,
+        properties={},
+        bitmaps=bitmaps,
+    )
+    assert wire.details_from_wire(wire.details_to_wire(details)).bitmaps == bitmaps

@@ -184,8 +184,8 @@ def test_layers_agree() -> None:
 
 def test_what_cannot_be_asked(directory: Path) -> None:
     with Store(fill(directory, maker(has_bitmaps=True, unseen=()))) as store:
-        with pytest.raises(InvalidInputError, match="tagret"):
-            store.coverage(tagret=5)
+        with pytest.raises(InvalidInputError, match="aim"):
+            store.coverage(aim=5)
         with pytest.raises(InvalidInputError, match="limit"):
             store.coverage(limit=5)
         with pytest.raises(InvalidInputError, match="target"):
