@@ -16,6 +16,7 @@ import click
 from geostore.errors import GeostoreError, InvalidInputError, UnreadableSourceError
 from geostore_cli import (
     cluster,
+    coverage,
     dataset,
     demo,
     export,
@@ -146,6 +147,7 @@ for _command in (
     dataset.dataset,
     ingest.ingest,
     query.query,
+    coverage.coverage,
     export.export,
     node.node,
     cluster.cluster,

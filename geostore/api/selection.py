@@ -41,6 +41,11 @@ class Selection:
         self._backend = backend
         self._query = query
 
+    @property
+    def asked(self) -> Query:
+        """The query as a value."""
+        return self._query
+
     def _batches(self, explain: Explain | None = None) -> Iterator[RowBatch]:
         """Matching rows, in order. A query for bands that nothing has is an error."""
         empty = True

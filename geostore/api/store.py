@@ -17,6 +17,7 @@ from geostore.errors import InvalidInputError
 if TYPE_CHECKING:
     from threading import Event
 
+    from geostore.api.coverage import Coverage
     from geostore.api.placement import NodeShare, Placement
     from geostore.api.reclouding import RecloudReport
     from geostore.api.summary import SummaryTable
@@ -375,6 +376,87 @@ class Store:
             InvalidInputError, NotFoundError: as `query` and `Selection.summary`.
         """
         return self.query(**predicates).summary(by)
+
+    def coverage(
+        self,
+        *,
+        target: float = 95,
+        window: str | None = "16D",
+        origin: Any = None,
+        max_cloud: float | None = None,
+        clear: bool = False,
+        exact: bool = False,
+        refine: bool = True,
+        dataset: Names | None = None,
+        bbox: BBox | Sequence[float] | str | None = None,
+        geometry: Mapping[str, Any] | PathLike | object | None = None,
+        geocode: str | None = None,
+        recursive: bool = True,
+        time: Any = None,
+        cloud_cover: Any = None,
+        pixel_coverage: Any = None,
+        bands: Names | None = None,
+        platform: str | None = None,
+        scene: str | None = None,
+        where: Expression | None = None,
+        filter: Mapping[str, Any] | str | None = None,  # noqa: A002 - as in `query`
+        **unknown: object,
+    ) -> Coverage:
+        """What the tiles of each cell see together, window by window, and where that is enough.
+
+        A group is the tiles of one dataset in one cell whose start lies in one window. Bounds of
+        what they see together come from bitmaps of 16 x 16 blocks that each tile has; only where
+        these leave the target open masks are read, and only until it is reached.
+
+        Args:
+            target: percent of a cell's pixels.
+            window: `16D`, `8D`, `12h`, `2W`, calendar months (`1M`) or years (`1Y`); None: all
+                tiles of a cell together, those without time too.
+            origin: where a window begins, a date or a datetime; 1970-01-01 by default. Months and
+                years are counted from its month.
+            max_cloud: take tiles of at most so much cloud cover, percent; unknown is left out.
+            clear: only pixels count that are known to be no cloud, by the dataset's cloud rule.
+            exact: read the masks of every group: `coverage` is the very number.
+            refine: False reads nothing: `reached` is None where bounds leave it open.
+            dataset, bbox, geometry, geocode, recursive, time, cloud_cover, pixel_coverage, bands,
+                platform, scene, where, filter: which tiles, as in `query`.
+
+        Raises:
+            NotFoundError: an unknown dataset, or a tile that was replaced meanwhile.
+            InvalidInputError: a value that cannot be, or an unknown keyword.
+        """
+        from geostore.api.coverage import Coverage
+        from geostore.query import CoverageRequest, Windows, with_cloud_at_most
+        from geostore.wrangle import count_covered
+
+        keywords.refuse(unknown, Store.coverage)
+        selection = self.query(
+            dataset=dataset,
+            bbox=bbox,
+            geometry=geometry,
+            geocode=geocode,
+            recursive=recursive,
+            time=time,
+            cloud_cover=cloud_cover,
+            pixel_coverage=pixel_coverage,
+            bands=bands,
+            platform=platform,
+            scene=scene,
+            where=where,
+            filter=filter,
+        )
+        query = with_cloud_at_most(selection.asked, max_cloud)
+        since = None if origin is None else keywords.time_span(origin)
+        origin_us = 0 if since is None or since.start_us is None else since.start_us
+        request = CoverageRequest(
+            target=target,
+            windows=None if window is None else Windows.parse(window, origin_us),
+            clear=clear,
+            members="all" if exact else "unsure" if refine else "none",
+        )
+        answer = self._backend.coverage(query, request)
+        counted = count_covered(self._backend, answer, target=target, clear=clear, exact=exact)
+        return Coverage(answer.groups, counted, target)
 
     # ------------------------------------------------------------ care
 

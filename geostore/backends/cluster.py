@@ -19,7 +19,15 @@ from geostore.errors import (
     ReadOnlyError,
     UnavailableError,
 )
-from geostore.query import Cursor, Explain, Query, Summary, SummaryKeys
+from geostore.query import (
+    CoverageAnswer,
+    CoverageRequest,
+    Cursor,
+    Explain,
+    Query,
+    Summary,
+    SummaryKeys,
+)
 from geostore.ring import RingNode, placement_key, slot_of
 from geostore.rpc.messages import status_from_wire
 from geostore.rpc.transport import PLAINTEXT, Security
@@ -331,6 +339,14 @@ class ClusterBackend:
             self._nodes.entries,
             QUERY_TIMEOUT_S,
             lambda client, call: client.summary(call, query, by),
+        )
+
+    def coverage(self, query: Query, request: CoverageRequest) -> CoverageAnswer:
+        return self._nodes.ask(
+            "a search for coverage",
+            self._nodes.entries,
+            QUERY_TIMEOUT_S,
+            lambda client, call: client.coverage(call, query, request),
         )
 
     # ------------------------------------------------------------ tiles

@@ -24,7 +24,14 @@ from geostore.node import (
     VerifyReport,
     rebuild_store,
 )
-from geostore.query import Explain, Query, Summary, SummaryKeys
+from geostore.query import (
+    CoverageAnswer,
+    CoverageRequest,
+    Explain,
+    Query,
+    Summary,
+    SummaryKeys,
+)
 from geostore.types import (
     BLOCK_DTYPE,
     DatasetDefinition,
@@ -222,6 +229,9 @@ class EmbeddedBackend:
 
     def summary(self, query: Query, by: SummaryKeys) -> Summary:
         return self._node.summary(query, by)
+
+    def coverage(self, query: Query, request: CoverageRequest) -> CoverageAnswer:
+        return self._node.coverage(query, request)
 
     def details(self, key: TileKey) -> TileDetails:
         return self._node.details(key)

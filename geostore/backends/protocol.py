@@ -15,7 +15,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from geostore.node import Progress, StoreStatus, VerifyReport
-    from geostore.query import Explain, Query, Summary, SummaryKeys
+    from geostore.query import (
+        CoverageAnswer,
+        CoverageRequest,
+        Explain,
+        Query,
+        Summary,
+        SummaryKeys,
+    )
     from geostore.types import (
         DatasetDefinition,
         EncodedTile,
@@ -179,6 +186,13 @@ class Backend(Protocol):
         Raises:
             InvalidInputError: a query with a limit or an order; more groups than a summary
                 may have.
+        """
+        ...
+
+    def coverage(self, query: Query, request: CoverageRequest) -> CoverageAnswer:
+        """What matching tiles see together, by dataset, cell and window: bounds, from bitmaps.
+
+        No tile file is read. The query's sort and limit play no part.
         """
         ...
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["pixel_coverage"]
+__all__ = ["percent_valid", "pixel_coverage", "valid_pixels"]
 
 _Mask = npt.NDArray[np.bool_]
 
@@ -24,23 +24,20 @@ def _all_valid(masks: Iterable[_Mask | bool]) -> _Mask | bool:
     return together
 
 
-def pixel_coverage(groups: Sequence[Sequence[_Mask | bool]], finest: tuple[int, int]) -> float:
-    """Percent of the finest grid's pixels that are valid in every band.
+def valid_pixels(groups: Iterable[Sequence[_Mask | bool]], finest: tuple[int, int]) -> _Mask | bool:
+    """Where the finest grid's pixels are valid in every band; True or False where all are alike.
 
     Args:
         groups: for each resolution group its data bands' masks, (height, width) boolean or
             True or False for uniform ones; heights and widths divide the finest ones.
         finest: (height, width) of the dataset's finest group.
-
-    Returns:
-        0..100, rounded to float32 (what the catalog keeps).
     """
     height, width = finest
     together: _Mask | bool = True
     for masks in groups:
         valid = _all_valid(masks)
         if valid is False:
-            return 0.0
+            return False
         if valid is True:
             continue
         if valid.shape != finest:
@@ -48,6 +45,16 @@ def pixel_coverage(groups: Sequence[Sequence[_Mask | bool]], finest: tuple[int, 
                 width // valid.shape[1], axis=1
             )
         together = valid if together is True else together & valid
-    if together is True:
-        return 100.0
-    return float(np.float32(100.0 * np.count_nonzero(together) / (height * width)))
+    return together
+
+
+def percent_valid(valid: _Mask | bool) -> float:
+    """Percent of pixels that are valid: 0..100, rounded to float32 (what the catalog keeps)."""
+    if isinstance(valid, bool):
+        return 100.0 if valid else 0.0
+    return float(np.float32(100.0 * np.count_nonzero(valid) / valid.size))
+
+
+def pixel_coverage(groups: Sequence[Sequence[_Mask | bool]], finest: tuple[int, int]) -> float:
+    """Percent of the finest grid's pixels that are valid in every band; see `valid_pixels`."""
+    return percent_valid(valid_pixels(groups, finest))

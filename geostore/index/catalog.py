@@ -22,12 +22,13 @@ from geostore.errors import (
     ReadOnlyError,
     UnavailableError,
 )
-from geostore.index import operations, reclouding
+from geostore.index import coverage_search, operations, reclouding
 from geostore.index.aggregates import summarise
 from geostore.index.answer import Answer
 from geostore.index.batching import GroupCommit
 from geostore.index.checking import problems
-from geostore.index.columns import Positions
+from geostore.index.columns import Positions, Snapshot
+from geostore.index.coverage_search import BITMAPS_AT_ONCE, Cells
 from geostore.index.entry import CatalogEntry, DatasetSummary, Record, StagedTile, TileDetails
 from geostore.index.environment import Databases, Environment, Transaction
 from geostore.index.face import BATCH_ROWS, Catalog, NodesOfSlot, RecordChange, RowIds
@@ -45,9 +46,11 @@ from geostore.index.packing import (
 )
 from geostore.index.placement import NodeNames, read_placement
 from geostore.index.planner import count, select
-from geostore.index.reclouding import Rules, likelihood_band, under_rule
+from geostore.index.reclouding import Rules, likelihood_band, stored_values, under_rule
 from geostore.index.state import State
 from geostore.query import (
+    CoverageAnswer,
+    CoverageRequest,
     Cursor,
     Explain,
     Query,
@@ -270,6 +273,46 @@ class LmdbCatalog(Catalog):
         check_summarised(q)
         selected = self._select(q, slots=slots, missing_ok=missing_ok)
         return summarise(selected.snapshot, selected.positions, by)
+
+    def coverage(
+        self,
+        q: Query,
+        request: CoverageRequest,
+        *,
+        slots: frozenset[int] | None = None,
+        missing_ok: bool = False,
+    ) -> CoverageAnswer:
+        names = self._names
+        while True:
+            with self._following() as (follower, txn, db):
+                if q.datasets is not None and not missing_ok:
+                    self._check_datasets(q.datasets, follower, txn, db)
+                row_slots = None
+                if slots is not None or names is not None:
+                    row_slots = self._row_slots(follower, txn, db)
+                view = follower.memory.view()
+                selected = select(view, q, None, slots=slots, row_slots=row_slots)
+                snapshot, positions = selected.snapshot, selected.positions
+                bitmaps = follower.memory.row_bitmaps
+                unread = bitmaps.missing(positions, snapshot.count)
+                generation = State.read(txn, db).generation
+
+                def details_of(some: Positions) -> list[bytes]:
+                    row_ids = snapshot.columns["row_id"][some]  # noqa: B023  # called at once
+                    return list(stored_values(txn, db, "details", generation, row_ids))  # noqa: B023
+
+                bitmaps.read(unread[:BITMAPS_AT_ONCE], details_of)
+                if len(unread) > BITMAPS_AT_ONCE:
+                    continue  # others get at the memory in between
+                cells = _cells_of(snapshot, positions, txn, db, generation)
+                known = bitmaps.view()
+                break
+        found = coverage_search.search(snapshot, positions, request, known, cells)
+        members = None
+        if len(found.members):
+            selected = Selected(snapshot, found.members, row_slots)
+            members = self._batch(selected, found.members, names)
+        return CoverageAnswer(groups=found.groups, members=members, member_group=found.member_group)
 
     # ------------------------------------------------------------ single tiles
 
@@ -550,6 +593,32 @@ def _chunks(entries: Iterable[CatalogEntry]) -> Iterator[list[CatalogEntry]]:
     iterator = iter(entries)
     while chunk := list(islice(iterator, REBUILD_CHUNK)):
         yield chunk
+
+
+def _cells_of(
+    snapshot: Snapshot,
+    positions: Positions,
+    txn: Transaction[bytes],
+    db: Databases,
+    generation: int,
+) -> dict[str, Cells]:
+    """Cells of the datasets of rows, by dataset id."""
+    rules = Rules(txn, db, generation)
+    cells = {}
+    for dataset, dataset_id in coverage_search.datasets_of(snapshot, positions):
+        definition = operations.read_definition(txn, db, dataset_id, dataset) or {}
+        groups = definition.get("groups")
+        if groups:
+            height, width = int(groups[0]["height"]), int(groups[0]["width"])
+        else:  # no record: a catalog by itself, without a store around it
+            codes = snapshot.group_codes["dataset_id"]
+            code = snapshot.codes["dataset_id"][dataset_id]
+            number = snapshot.group_codes["schema"][int(np.argmax(codes == code))]
+            layout = snapshot.values["schema"][number].groups[0]
+            height, width = layout.height, layout.width
+        is_provider_ruled = rules.of_dataset(dataset_id, dataset).method == "provider"
+        cells[dataset_id] = Cells(height, width, is_provider_ruled)
+    return cells
 
 
 def open_catalog(

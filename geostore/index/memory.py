@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geostore.index.columns import Columns, Positions, Snapshot
+from geostore.index.coverage_search import RowBitmaps
 from geostore.index.placement import RowSlots
 from geostore.index.structures import Cells, Facts, Percents, Runs, Structure, Times
 from geostore.query.predicate import schema_matches
@@ -58,6 +59,11 @@ class Memory:
         self.row_slots = RowSlots()
         self._built = _Structures()
         self._view: View | None = None
+
+    @cached_property
+    def row_bitmaps(self) -> RowBitmaps:
+        """The bitmaps of rows, once a search asks for them."""
+        return RowBitmaps()
 
     @property
     def is_mostly_dead(self) -> bool:

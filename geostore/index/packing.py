@@ -12,8 +12,10 @@ stays beside it: `provider_xor` is the exclusive or of the two floats' bits, so 
 the provider's rule and in rows from before there were others.
 
 Details, little-endian: header (DETAILS_HEADER), the block table (24 bytes an entry), five
-float64 a band of statistics (NaN = none), 101 uint64 of histogram if there is one; the
-header's first 8 bytes are the XXH3-64 of all that follows them.
+float64 a band of statistics (NaN = none), 101 uint64 of histogram if there is one, the
+tile's bitmaps if it has some (32 bytes each: two, or four with those of clear blocks; behind
+four the number of cloud nodata values, int64, and these, int64); the header's first 8 bytes
+are the XXH3-64 of all that follows them. Who does not know a flag reads what is before it.
 """
 
 from __future__ import annotations
@@ -33,14 +35,25 @@ import xxhash
 
 from geostore.errors import CorruptDataError, InvalidInputError
 from geostore.index.entry import CatalogEntry, TileDetails
-from geostore.types import BLOCK_DTYPE, NULL_TIME, BandStatistics, TileKey
+from geostore.types import (
+    BITMAP_BYTES,
+    BLOCK_DTYPE,
+    NULL_TIME,
+    BandStatistics,
+    BlockBitmaps,
+    TileKey,
+)
 
 __all__ = [
+    "BITMAP_WORDS",
     "GEOCODE_BYTES",
+    "HAS_BITMAPS",
+    "HAS_CLEAR",
     "PREFIX_BYTES",
     "ROW_BYTES",
     "ROW_DTYPE",
     "Group",
+    "details_bitmaps",
     "details_checksum",
     "details_group",
     "details_histograms",
@@ -81,6 +94,10 @@ DETAILS_HEADER = struct.Struct("<QHHIIq16s16s4x")
 """XXH3-64 of the rest; version; flags; blocks; bands; file bytes; file checksum; group."""
 DETAILS_VERSION = 1
 HAS_HISTOGRAM = 1
+HAS_BITMAPS = 2
+HAS_CLEAR = 4
+"""The bitmaps of clear blocks too."""
+BITMAP_WORDS = 4 * BITMAP_BYTES // 8
 HISTOGRAM_BINS = 101
 
 
@@ -311,6 +328,13 @@ def pack_details(entry: CatalogEntry, group: bytes) -> bytes:
             )
         flags |= HAS_HISTOGRAM
         parts.append(np.array(meta.cloud_histogram, dtype="<u8").tobytes())
+    if meta.bitmaps is not None:
+        flags |= HAS_BITMAPS
+        parts.append(meta.bitmaps.to_bytes())
+        if meta.bitmaps.clear_all is not None:
+            flags |= HAS_CLEAR
+            codes = meta.bitmaps.cloud_nodata
+            parts.append(np.array([len(codes), *codes], dtype="<i8").tobytes())
     header = DETAILS_HEADER.pack(
         0,
         DETAILS_VERSION,
@@ -371,6 +395,42 @@ def _histogram_start(blocks: int, bands: int) -> int:
     return DETAILS_HEADER.size + blocks * BLOCK_DTYPE.itemsize + bands * 8 * len(_STATISTICS)
 
 
+def _bitmaps_start(flags: int, blocks: int, bands: int) -> int:
+    start = _histogram_start(blocks, bands)
+    return start + 8 * HISTOGRAM_BINS if flags & HAS_HISTOGRAM else start
+
+
+def details_bitmaps(
+    values: Sequence[bytes],
+) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint8]]:
+    """Bitmaps of packed details, each verified.
+
+    Returns:
+        (n, 16) words: valid_all, valid_any, clear_all, clear_any of 4 words each, 0 where there is
+        none; (n,) which there are: the bits HAS_BITMAPS and HAS_CLEAR.
+    """
+    words = np.zeros((len(values), BITMAP_WORDS), dtype="<u8")
+    kinds = np.zeros(len(values), dtype=np.uint8)
+    for i, value in enumerate(values):
+        flags, blocks, bands, *_ = _read_header(None, value)
+        if flags & HAS_BITMAPS:
+            count = BITMAP_WORDS if flags & HAS_CLEAR else BITMAP_WORDS // 2
+            start = _bitmaps_start(flags, blocks, bands)
+            words[i, :count] = np.frombuffer(value, "<u8", count=count, offset=start)
+            kinds[i] = flags & (HAS_BITMAPS | HAS_CLEAR)
+    return words, kinds
+
+
+def _read_bitmaps(flags: int, start: int, value: bytes) -> BlockBitmaps | None:
+    if not flags & HAS_BITMAPS:
+        return None
+    if not flags & HAS_CLEAR:
+        return BlockBitmaps.from_bytes(value[start : start + 2 * BITMAP_BYTES])
+    end = start + 4 * BITMAP_BYTES
+    codes = np.frombuffer(value, "<i8", offset=end).tolist()
+    return BlockBitmaps.from_bytes(value[start:end], tuple(codes[1 : 1 + codes[0]]))
+
+
 def unpack_details(key: TileKey, value: bytes, group: Group) -> TileDetails:
     """Packed details as a value; the block table is a view on `value`, not a copy.
 
@@ -404,4 +464,5 @@ def unpack_details(key: TileKey, value: bytes, group: Group) -> TileDetails:
         checksum=checksum,
         bytes=size,
         properties=group.properties,
+        bitmaps=_read_bitmaps(flags, _bitmaps_start(flags, blocks, bands), value),
     )

@@ -48,6 +48,7 @@ __all__ = [
     "follow_all",
     "likelihood_band",
     "restore_record",
+    "stored_values",
     "under_rule",
 ]
 
@@ -189,10 +190,10 @@ def _rewrite(
     changed = [NO_ROWS]
     for start in range(0, len(row_ids), CHUNK_ROWS):
         chunk = row_ids[start : start + CHUNK_ROWS]
-        table = unpack_rows(list(_values(txn, db, "rows", generation, chunk)))
+        table = unpack_rows(list(stored_values(txn, db, "rows", generation, chunk)))
         details: list[bytes] = []
         if rule.method != "provider":
-            details = list(_values(txn, db, "details", generation, chunk))
+            details = list(stored_values(txn, db, "details", generation, chunk))
         rewritten = with_covers(table, covers_under(rule, table, details))
         differs = np.flatnonzero(rewritten["checksum"] != table["checksum"])
         for i in differs.tolist():
@@ -201,9 +202,10 @@ def _rewrite(
     return np.concatenate(changed)
 
 
-def _values(
+def stored_values(
     txn: Transaction[bytes], db: Databases, name: str, generation: int, row_ids: RowIds
 ) -> Iterator[bytes]:
+    """Packed rows or details (`name`) of row ids. Raises CorruptDataError: one is missing."""
     for row_id in row_ids.tolist():
         value = txn.get(pack_id(row_id), db=db[name, generation])
         if value is None:

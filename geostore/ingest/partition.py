@@ -14,10 +14,12 @@ import numpy.typing as npt
 
 from geostore.compute import (
     band_statistics,
+    block_bitmaps,
     cloud_cover,
     cloud_mask,
     likelihood_histogram,
-    pixel_coverage,
+    percent_valid,
+    valid_pixels,
 )
 from geostore.grid import cell_window
 from geostore.ingest.plan import CellPlan, Chunk, ScenePlan
@@ -187,17 +189,24 @@ def describe_cell(plan: ScenePlan, cell: CellPlan, pixels: TilePixels) -> TileMe
     ]
     if not any(data_masks):
         data_masks = [list(group) for group in pixels.masks]
-    finest = definition.groups[0]
+    finest = (definition.groups[0].height, definition.groups[0].width)
+    valid = valid_pixels(data_masks, finest)
     cover: float | None = None
+    clear: _Mask | bool | None = None
+    cloud_nodata: tuple[int, ...] = ()
     if scene.cloud is not None and scene.cloud.band in by_name:
         band = by_name[scene.cloud.band]
         layer = pixels.data[band.group][band.position]
-        valid = pixels.masks[band.group][band.position]
-        if valid is not False:
-            if scene.cloud.nodata_values:
-                known = ~np.isin(layer, list(scene.cloud.nodata_values))
-                valid = known if valid is True else known & valid
-            cover = cloud_cover(cloud_mask(layer, scene.cloud), valid)
+        known = pixels.masks[band.group][band.position]
+        if known is not False:
+            unseen = scene.cloud.nodata_values
+            if unseen:
+                seen = ~np.isin(layer, list(unseen))
+                known = seen if known is True else seen & known
+            cloud = cloud_mask(layer, scene.cloud)
+            cover = cloud_cover(cloud, known)
+            clear = None if cover is None else ~cloud if known is True else known & ~cloud
+            cloud_nodata = tuple(sorted(unseen - {band.band.info.nodata}))
     histogram = None
     if scene.likelihood_band in by_name:
         band = by_name[scene.likelihood_band]
@@ -213,7 +222,7 @@ def describe_cell(plan: ScenePlan, cell: CellPlan, pixels: TilePixels) -> TileMe
         time_us=scene.time_us,
         time_end_us=scene.time_end_us,
         platform=scene.platform,
-        pixel_coverage=pixel_coverage(data_masks, (finest.height, finest.width)),
+        pixel_coverage=percent_valid(valid),
         cloud_cover=cover,
         cloud_method=scene.cloud.method if scene.cloud is not None and cover is not None else None,
         cloud_histogram=histogram,
@@ -223,6 +232,7 @@ def describe_cell(plan: ScenePlan, cell: CellPlan, pixels: TilePixels) -> TileMe
             for data, mask in zip(group, group_masks, strict=True)
         ),
         properties=dict(scene.properties),
+        bitmaps=block_bitmaps(valid, clear, finest, cloud_nodata=cloud_nodata),
     )
 
 

@@ -26,6 +26,8 @@ from geostore.errors import NotFoundError, UnavailableError
 from geostore.node.peer import Peer, Peers
 from geostore.node.shares import BATCH_ROWS, Plan, Share, is_stale_ring
 from geostore.query import (
+    CoverageAnswer,
+    CoverageRequest,
     Cursor,
     Explain,
     ExplainNode,
@@ -36,6 +38,7 @@ from geostore.query import (
     check_summarised,
     merge_batches,
 )
+from geostore.query.coverage import concatenate_answers
 from geostore.ring import Ring, RingNode
 from geostore.types import CallContext, DatasetDefinition, RowBatch
 
@@ -366,6 +369,18 @@ class Coordinator:
         definitions = self._asked_definitions(query)
         work = _Work("summary", call, query, lambda peer, leaf: peer.leaf_summary(call, leaf, by))
         return Summary.merge(by, self._gathered(work, definitions))
+
+    def coverage(self, call: CallContext, query: Query, wanted: CoverageRequest) -> CoverageAnswer:
+        """What matching tiles cover together. All tiles of a cell lie in one slot, so each group
+        is one node's.
+
+        Raises: as `query`.
+        """
+        definitions = self._asked_definitions(query)
+        work = _Work(
+            "coverage", call, query, lambda peer, leaf: peer.leaf_coverage(call, leaf, wanted)
+        )
+        return concatenate_answers(self._gathered(work, definitions))
 
     def _gathered(
         self, work: _Work[_Part], definitions: Sequence[DatasetDefinition]

@@ -36,7 +36,16 @@ from geostore.node.records import (
 from geostore.node.scene_home import check_begin
 from geostore.node.scene_keeper import SceneKeeper, keep_copy, read_copy
 from geostore.node.store_sizes import counted_once
-from geostore.query import Cursor, Explain, LeafQuery, Query, Summary, SummaryKeys
+from geostore.query import (
+    CoverageAnswer,
+    CoverageRequest,
+    Cursor,
+    Explain,
+    LeafQuery,
+    Query,
+    Summary,
+    SummaryKeys,
+)
 from geostore.ring import Ring, RingNode, placement_key, slot_of, with_address, with_node_joined
 from geostore.types import (
     CallContext,
@@ -283,6 +292,15 @@ class Member:
         call.check("summing up")
         return self.node.catalog.aggregate(request.query, by, slots=request.slots, missing_ok=True)
 
+    def leaf_coverage(
+        self, call: CallContext, request: LeafQuery, wanted: CoverageRequest
+    ) -> CoverageAnswer:
+        """See `Peer`."""
+        call.check("searching coverage")
+        return self.node.catalog.coverage(
+            request.query, wanted, slots=request.slots, missing_ok=True
+        )
+
     def tile_details(self, call: CallContext, keys: Sequence[TileKey]) -> list[TileDetails]:
         """Block tables and the like. Raises NotFoundError: a tile is not published here."""
         call.check("reading tile details")
@@ -344,6 +362,11 @@ class Member:
         """The tiles of the store that match, by groups."""
         self._dataset_home.require_known()
         return self._coordinator.summary(call, query, by)
+
+    def coverage(self, call: CallContext, query: Query, wanted: CoverageRequest) -> CoverageAnswer:
+        """What tiles of the store cover together."""
+        self._dataset_home.require_known()
+        return self._coordinator.coverage(call, query, wanted)
 
     def cluster_status(self, call: CallContext) -> list[NodeStatus]:
         """Every node as it says itself, in ring order; those that do not answer, too."""

@@ -33,7 +33,14 @@ from geostore.node.tile_files import TileFiles
 from geostore.node.tile_holder import TileHolder
 from geostore.node.verification import verify_store
 from geostore.node.writer_turns import WriterTurns
-from geostore.query import Explain, Query, Summary, SummaryKeys
+from geostore.query import (
+    CoverageAnswer,
+    CoverageRequest,
+    Explain,
+    Query,
+    Summary,
+    SummaryKeys,
+)
 from geostore.types import DatasetDefinition, EncodedTile, RowBatch, SceneRecord, TileKey
 from geostore.types.report import Progress, StoreStatus, VerifyReport
 
@@ -427,6 +434,10 @@ class Node:
     def summary(self, query: Query, by: SummaryKeys) -> Summary:
         """See Backend.summary."""
         return self._follow().aggregate(query, by)
+
+    def coverage(self, query: Query, request: CoverageRequest) -> CoverageAnswer:
+        """See Backend.coverage."""
+        return self._follow().coverage(query, request)
 
     def details(self, key: TileKey) -> TileDetails:
         """See Backend.details."""

@@ -10,7 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from geostore.query import Explain, LeafQuery, Summary, SummaryKeys
+from geostore.query import (
+    CoverageAnswer,
+    CoverageRequest,
+    Explain,
+    LeafQuery,
+    Summary,
+    SummaryKeys,
+)
 from geostore.types import (
     CallContext,
     ClearRequest,
@@ -101,6 +108,12 @@ class Peer(Protocol):
 
         Raises InvalidInputError: more groups than a summary may have.
         """
+        ...
+
+    def leaf_coverage(
+        self, call: CallContext, request: LeafQuery, wanted: CoverageRequest
+    ) -> CoverageAnswer:
+        """What the node's own matching tiles cover together. An unknown dataset is no error."""
         ...
 
     def node_status(self, call: CallContext) -> NodeStatus: ...

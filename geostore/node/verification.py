@@ -157,13 +157,11 @@ class Verification:
         return self._check_clouds(checked) if checked.problem is None else checked
 
     def _check_clouds(self, checked: _Checked) -> _Checked:
-        """Compares what every cloud cover is made from: the file's, and the catalog's."""
+        """Compares what covers and coverages are made from: the file's, and the catalog's."""
         key, path = checked.key, self._path(checked.key)
         try:
-            cover, histogram = (
-                self._catalog.provider_cover(key),
-                self._catalog.details(key).cloud_histogram,
-            )
+            cover = self._catalog.provider_cover(key)
+            details = self._catalog.details(key)
             with TileFile.open(path) as tile:
                 meta = tile.meta
         except NotFoundError:
@@ -173,8 +171,10 @@ class Verification:
         message = None
         if cover != _as_stored(meta.cloud_cover):
             message = f"a provider's cloud cover of {cover}, the file {meta.cloud_cover}"
-        elif histogram != meta.cloud_histogram:
+        elif details.cloud_histogram != meta.cloud_histogram:
             message = "another histogram of cloud likelihood than the file"
+        elif details.bitmaps != meta.bitmaps:
+            message = "other bitmaps than the file"
         if message is None:
             return checked
         message = f"tile {key.geocode} of scene {key.scene!r}: the catalog has {message}"

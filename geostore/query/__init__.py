@@ -4,6 +4,13 @@ Who answers a query (a catalog, a backend, a node) applies what is defined here,
 of them answer alike.
 """
 
+from geostore.query.coverage import (
+    CoverageAnswer,
+    CoverageGroups,
+    CoverageRequest,
+    Windows,
+    with_cloud_at_most,
+)
 from geostore.query.evaluation import Facts, evaluate, unknown_with
 from geostore.query.explain import Explain, ExplainNode, ExplainStep, stage_of
 from geostore.query.expression import (
@@ -40,6 +47,9 @@ from geostore.query.value import PercentRange, Query, SortKey
 __all__ = [
     "AllOf",
     "AnyOf",
+    "CoverageAnswer",
+    "CoverageGroups",
+    "CoverageRequest",
     "Cursor",
     "Explain",
     "ExplainNode",
@@ -64,6 +74,7 @@ __all__ = [
     "SummaryKeys",
     "TimeOverlaps",
     "UnderGeocode",
+    "Windows",
     "Within",
     "check_summarised",
     "conditions",
@@ -83,4 +94,5 @@ __all__ = [
     "stage_of",
     "time_bound",
     "unknown_with",
+    "with_cloud_at_most",
 ]

@@ -9,10 +9,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import grpc
 
 from geostore.errors import CorruptDataError, InvalidInputError, UnavailableError
-from geostore.query import Cursor, Explain, LeafQuery, Query, Summary, SummaryKeys
+from geostore.query import (
+    CoverageAnswer,
+    CoverageRequest,
+    Cursor,
+    Explain,
+    LeafQuery,
+    Query,
+    Summary,
+    SummaryKeys,
+)
 from geostore.ring import Ring
 from geostore.rpc import messages as wire
 from geostore.rpc.block_streams import READ_BLOCKS, StoredBlock, wanted_blocks
+from geostore.rpc.coverage_answers import read_coverage
 from geostore.rpc.errors import raising_for
 from geostore.rpc.reports import read_verification
 from geostore.rpc.row_batches import STREAM_ROWS, BatchDecoder
@@ -205,6 +215,24 @@ class NodeClient:
         )
         return read_summary(self._send(call, self._node.LeafSummarize, said), by, self.address)
 
+    def leaf_coverage(
+        self, call: CallContext, request: LeafQuery, wanted: CoverageRequest
+    ) -> CoverageAnswer:
+        said = self._make(
+            node_pb2.LeafCoverageRequest,
+            head=self._head(call),
+            question=self._make(wire.leaf_query_to_wire, request=request),
+            wanted_json=wire.dump_json(wanted.to_json()),
+        )
+        return self._covered(self._send(call, self._node.LeafCoverage, said))
+
+    def _covered(self, answers: Any) -> CoverageAnswer:
+        try:
+            with raising_for(self.address):
+                return self._said(read_coverage, answers)
+        finally:
+            answers.cancel()
+
     def tile_details(self, call: CallContext, keys: Sequence[TileKey]) -> list[TileDetails]:
         """One a key, in order. Raises NotFoundError: a tile is not there."""
         said = self._make(
@@ -322,6 +350,15 @@ class NodeClient:
             by=list(map(str, by)),
         )
         return read_summary(self._send(call, self._store.Summarize, said), by, self.address)
+
+    def coverage(self, call: CallContext, query: Query, wanted: CoverageRequest) -> CoverageAnswer:
+        said = self._make(
+            store_pb2.SearchCoverageRequest,
+            head=self._head(call),
+            query_json=wire.dump_json(query.to_json()),
+            wanted_json=wire.dump_json(wanted.to_json()),
+        )
+        return self._covered(self._send(call, self._store.SearchCoverage, said))
 
     def list_datasets(self, call: CallContext) -> list[DatasetDefinition]:
         answer = self._ask(call, self._store.ListDatasets, store_pb2.ListDatasetsRequest)

@@ -22,12 +22,21 @@ from geostore.errors import (
     StaleRingError,
     WrongClusterError,
 )
-from geostore.query import Cursor, Explain, ExplainNode, ExplainStep, LeafQuery, Query
+from geostore.query import (
+    CoverageRequest,
+    Cursor,
+    Explain,
+    ExplainNode,
+    ExplainStep,
+    LeafQuery,
+    Query,
+)
 from geostore.ring import SLOTS_TOTAL
 from geostore.rpc.v1 import common_pb2, node_pb2
 from geostore.types import (
     BLOCK_DTYPE,
     BandStatistics,
+    BlockBitmaps,
     CallContext,
     ClearRequest,
     DatasetDefinition,
@@ -45,6 +54,7 @@ __all__ = [
     "clear_request",
     "clear_to_wire",
     "copy_to_wire",
+    "coverage_request_from_json",
     "definition_from_json",
     "details_from_wire",
     "details_to_wire",
@@ -171,6 +181,11 @@ def record_from_json(text: bytes) -> SceneRecord:
 def query_from_json(text: bytes) -> Query:
     """The query of `dump_json(query.to_json())`."""
     return _read(Query.from_json, text, "query")
+
+
+def coverage_request_from_json(text: bytes) -> CoverageRequest:
+    """The request of `dump_json(request.to_json())`."""
+    return _read(CoverageRequest.from_json, text, "coverage request")
 
 
 def explain_from_json(text: bytes, explain: Explain) -> None:
@@ -329,7 +344,15 @@ def details_to_wire(details: TileDetails) -> node_pb2.GetTileDetailsResponse:
         checksum=details.checksum,
         bytes=details.bytes,
         properties_json=dump_json(details.properties),
+        bitmaps=b"" if details.bitmaps is None else details.bitmaps.to_bytes(),
+        cloud_nodata=() if details.bitmaps is None else details.bitmaps.cloud_nodata,
     )
+
+
+def _read_bitmaps(said: node_pb2.GetTileDetailsResponse) -> BlockBitmaps | None:
+    if len(said.bitmaps) == 0:  # a tile, or a node, from before there were any
+        return None
+    return BlockBitmaps.from_bytes(said.bitmaps, tuple(said.cloud_nodata))
 
 
 def details_from_wire(said: node_pb2.GetTileDetailsResponse) -> TileDetails:
@@ -360,6 +383,7 @@ def details_from_wire(said: node_pb2.GetTileDetailsResponse) -> TileDetails:
         checksum=said.checksum,
         bytes=said.bytes,
         properties=load_json(said.properties_json, f"tile {said.key.geocode}: properties"),
+        bitmaps=_read_bitmaps(said),
     )
 
 

@@ -10,6 +10,7 @@ from geostore.errors import InvalidInputError
 from geostore.query import Explain, keys_from
 from geostore.rpc import messages as wire
 from geostore.rpc.block_streams import StoredBlock, block_messages
+from geostore.rpc.coverage_answers import coverage_messages
 from geostore.rpc.v1 import node_pb2, node_pb2_grpc
 from geostore.server.arrivals import Arrivals
 from geostore.server.call import Call, current_call
@@ -143,6 +144,15 @@ class NodeService(node_pb2_grpc.NodeServiceServicer):
             raise InvalidInputError(f"after {asked.after.to_text()!r}: a summary has no order")
         summary = self._door.member.leaf_summary(call, asked, by)
         yield from answer_summary(node_pb2.LeafSummarizeResponse, summary)
+
+    def LeafCoverage(  # noqa: N802
+        self, request: node_pb2.LeafCoverageRequest, context: Context
+    ) -> Iterator[node_pb2.LeafCoverageResponse]:
+        call = self._door.begin(request.head, context)
+        asked = wire.leaf_query(request.question)
+        wanted = wire.coverage_request_from_json(request.wanted_json)
+        answer = self._door.member.leaf_coverage(call, asked, wanted)
+        yield from coverage_messages(node_pb2.LeafCoverageResponse, answer, current_call().check)
 
     # ------------------------------------------------------------ the node's state
     def GetSlotSizes(  # noqa: N802

@@ -10,8 +10,10 @@ import grpc
 from geostore.errors import ConflictError, InvalidInputError
 from geostore.query import Cursor, Explain, keys_from
 from geostore.rpc import messages as wire
+from geostore.rpc.coverage_answers import coverage_messages
 from geostore.rpc.v1 import store_pb2, store_pb2_grpc
 from geostore.server.arrivals import Arrivals
+from geostore.server.call import current_call
 from geostore.server.services_calls import Door, answer_rows, answer_summary, take_tiles
 from geostore.types import CallContext, SceneRecord, SceneState
 
@@ -60,6 +62,15 @@ class StoreService(store_pb2_grpc.StoreServiceServicer):
         query, by = wire.query_from_json(request.query_json), keys_from(request.by)
         summary = self._door.member.summary(call, query, by)
         yield from answer_summary(store_pb2.SummarizeResponse, summary)
+
+    def SearchCoverage(  # noqa: N802
+        self, request: store_pb2.SearchCoverageRequest, context: Context
+    ) -> Iterator[store_pb2.SearchCoverageResponse]:
+        call = self._door.begin(request.head, context, placed=False)
+        query = wire.query_from_json(request.query_json)
+        wanted = wire.coverage_request_from_json(request.wanted_json)
+        answer = self._door.member.coverage(call, query, wanted)
+        yield from coverage_messages(store_pb2.SearchCoverageResponse, answer, current_call().check)
 
     # ------------------------------------------------------------ datasets
     def ListDatasets(  # noqa: N802

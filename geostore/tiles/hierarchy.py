@@ -6,6 +6,9 @@
     r10m/B04                    a band; attribute `valid`: "all", "none" or a mask's name
     r10m/masks/B04              a mask that is neither, True where valid
 
+The TileMeta's `bitmaps` say which of 16 x 16 blocks of the cell are valid and clear, whole and in
+part (`geostore.types.BlockBitmaps`); files from before there were any have none.
+
 `_ARRAY_DIMENSIONS` is xarray's convention, `_CRS` is GDAL's.
 """
 

@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import Any
 
 from geostore.errors import InvalidInputError
-from geostore.types import BandStatistics, TileKey, TileMeta, TileSchema
+from geostore.types import BandStatistics, BlockBitmaps, TileKey, TileMeta, TileSchema
 from geostore.types.plain import plain_fields
 
 __all__ = ["dump_json", "meta_from_json", "meta_to_json"]
@@ -57,7 +57,7 @@ def _schema_to_json(schema: TileSchema) -> dict[str, Any]:
 
 def meta_to_json(meta: TileMeta) -> dict[str, Any]:
     """A JSON-able dict; `meta_from_json` is its inverse (tuples in `properties` become lists)."""
-    return {
+    value = {
         "key": plain_fields(meta.key),
         "dataset": meta.dataset,
         "definition": _finite(meta.definition),
@@ -74,6 +74,9 @@ def meta_to_json(meta: TileMeta) -> dict[str, Any]:
         ],
         "properties": _finite(meta.properties),
     }
+    if meta.bitmaps is not None:
+        value["bitmaps"] = meta.bitmaps.to_json()
+    return value
 
 
 def _optional_float(value: Any) -> float | None:
@@ -88,6 +91,7 @@ def meta_from_json(value: dict[str, Any]) -> TileMeta:
             of the file, who knows its name, turns them into its error).
     """
     histogram = value["cloud_histogram"]
+    bitmaps = value.get("bitmaps")  # tiles from before have none
     statistics = tuple(
         BandStatistics(**{name: _optional_float(number) for name, number in band.items()})
         for band in value["statistics"]
@@ -106,4 +110,5 @@ def meta_from_json(value: dict[str, Any]) -> TileMeta:
         cloud_histogram=None if histogram is None else tuple(histogram),
         statistics=statistics,
         properties=value["properties"],
+        bitmaps=None if bitmaps is None else BlockBitmaps.from_json(bitmaps),
     )

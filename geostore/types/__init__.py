@@ -1,5 +1,6 @@
 """The values that pass between rooms. No I/O, no heavy imports."""
 
+from geostore.types.bitmaps import BITMAP_BYTES, BITMAP_SIDE, BlockBitmaps, block_edges
 from geostore.types.clouds import BitTest, CloudLayer, likelihood_cover
 from geostore.types.cluster import (
     CallContext,
@@ -41,6 +42,8 @@ from geostore.types.tile import (
 )
 
 __all__ = [
+    "BITMAP_BYTES",
+    "BITMAP_SIDE",
     "BLOCK_DTYPE",
     "NULL_TIME",
     "TILE_FIELDS",
@@ -50,6 +53,7 @@ __all__ = [
     "BandStatistics",
     "BitField",
     "BitTest",
+    "BlockBitmaps",
     "CallContext",
     "ClearRequest",
     "CloudLayer",
@@ -79,6 +83,7 @@ __all__ = [
     "TileRow",
     "TileSchema",
     "TimeSpan",
+    "block_edges",
     "likelihood_cover",
     "validate_name",
 ]

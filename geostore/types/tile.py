@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geostore.errors import InvalidInputError
+from geostore.types.bitmaps import BlockBitmaps
 from geostore.types.dataset import Codec, SchemeName
 from geostore.types.geo import datetime_from_us
 from geostore.types.plain import plain_fields
@@ -325,6 +326,8 @@ class TileMeta:
     """One a band, in the schema's band order."""
     properties: dict[str, Any] = field(default_factory=dict)
     """The scene's own metadata (product id, baseline, ...), JSON-able."""
+    bitmaps: BlockBitmaps | None = None
+    """Which blocks of the cell it saw; None in tiles from before there were bitmaps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -361,6 +364,8 @@ class TileDetails:
     """Size of the tile file."""
     properties: dict[str, Any]
     """The scene's own metadata; shared with the scene's other tiles, not to be changed."""
+    bitmaps: BlockBitmaps | None = None
+    """Which blocks of the cell it saw; None where nobody told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

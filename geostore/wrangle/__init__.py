@@ -1,6 +1,7 @@
 """Operations over selections: reading tiles, and laying many out as one."""
 
 from geostore.wrangle.band_names import BandNames, check_band_names
+from geostore.wrangle.covering import Counted, count_covered
 from geostore.wrangle.fetching import read_ahead
 from geostore.wrangle.lattice import Extent
 from geostore.wrangle.mosaic import CellReader, Layer, Mosaic, Window
@@ -20,6 +21,7 @@ __all__ = [
     "BandNames",
     "BandPlan",
     "CellReader",
+    "Counted",
     "Extent",
     "Fetched",
     "Layer",
@@ -28,6 +30,7 @@ __all__ = [
     "TileArray",
     "Window",
     "check_band_names",
+    "count_covered",
     "in_threads",
     "parse_bands",
     "plan_bands",

@@ -45,6 +45,7 @@ __all__ = [
     "BandPlan",
     "Fetched",
     "Planes",
+    "StoredTile",
     "TileArray",
     "blocks_of",
     "in_threads",
@@ -278,18 +279,18 @@ def _fetch(
     return Fetched(blocks=blocks, clouds=clouds)
 
 
-class _StoredTile:
+class StoredTile:
     """The fetched blocks of one tile: decodes single bands."""
 
     def __init__(self, row: TileRow, blocks: TileBlocks) -> None:
-        self._schema = row.schema
+        self.schema = row.schema
         self._blocks = blocks
         self._source = f"tile {row.dataset}/{row.geocode}/{row.scene}"
 
     def _decode(self, plan: BandPlan, entries: range, out: _Array, *, mask: bool) -> None:
         blocks, table = self._blocks.entries(entries)
         decode_into(
-            self._schema,
+            self.schema,
             plan.group_index,
             plan.band_index,
             blocks,
@@ -301,6 +302,11 @@ class _StoredTile:
 
     def data(self, plan: BandPlan, out: _Array) -> None:
         self._decode(plan, plan.data_blocks, out, mask=False)
+
+    def mask_identity(self, plan: BandPlan) -> bytes:
+        """The same for bands of a group whose stored masks are the same."""
+        table = self._blocks.entries(plan.mask_blocks)[1]
+        return b"".join(table[name].tobytes() for name in ("length", "fill", "checksum"))
 
     def valid(self, plan: BandPlan, out: _Mask | None = None) -> _Mask | None:
         """The band's validity as stored, in `out` where given; None where all is valid."""
@@ -315,7 +321,7 @@ class _StoredTile:
         return out
 
 
-def _find_clouds(tile: _StoredTile, source: CloudLayer, plan: BandPlan) -> _Mask:
+def _find_clouds(tile: StoredTile, source: CloudLayer, plan: BandPlan) -> _Mask:
     """Where a tile's cloud layer says cloud, at the layer's own pixels."""
     layer = np.empty(plan.shape, plan.info.dtype)
     tile.data(plan, layer)
@@ -360,7 +366,7 @@ def read_into(
     """
     if fetched is None:
         fetched = _fetch(backend, row, plans, details, cloud_mask=cloud_mask)
-    tile = _StoredTile(row, fetched.blocks)
+    tile = StoredTile(row, fetched.blocks)
     clouds: _Mask | None = None
     if fetched.clouds is not None:
         layer = with_clouds(row, (), fetched.clouds)[0]

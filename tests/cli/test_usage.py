@@ -44,6 +44,7 @@ def test_the_commands_are_the_contracts() -> None:
         "dataset delete",
         "ingest",
         "query",
+        "coverage",
         "export",
         "node",
         "cluster up",

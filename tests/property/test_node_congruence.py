@@ -27,6 +27,8 @@ from geostore.index import CatalogEntry, LmdbCatalog, open_catalog
 from geostore.node.coordinator import Coordinator
 from geostore.node.peer import Peer
 from geostore.query import (
+    CoverageAnswer,
+    CoverageRequest,
     Cursor,
     Explain,
     LeafQuery,
@@ -35,12 +37,23 @@ from geostore.query import (
     SortKey,
     Summary,
     SummaryKeys,
+    Windows,
     keys_from,
 )
 from geostore.ring import Ring, placement_key, slot_of
+from geostore.rpc.coverage_answers import coverage_messages, read_coverage
 from geostore.rpc.row_batches import BatchDecoder, BatchEncoder
 from geostore.rpc.summaries import groups_from_wire, groups_to_wire
-from geostore.types import BBox, CallContext, DatasetDefinition, RowBatch, SchemeName, TimeSpan
+from geostore.rpc.v1 import node_pb2
+from geostore.types import (
+    BBox,
+    BlockBitmaps,
+    CallContext,
+    DatasetDefinition,
+    RowBatch,
+    SchemeName,
+    TimeSpan,
+)
 from tests.fake_leaves import definition_of, ring_of
 from tests.summary_model import groups_of
 from tests.synthetic_tiles import make_entry, make_schema
@@ -68,13 +81,29 @@ def random_definitions(rng: random.Random) -> list[DatasetDefinition]:
     return made
 
 
+def random_bitmaps(rng: random.Random) -> BlockBitmaps | None:
+    """Of a tile that saw the west of its cell, with more or less cloud; None of some."""
+    columns = (1 << rng.randint(0, 16)) - 1
+    seen = columns.to_bytes(2, "little") * 16
+    clear = (columns & rng.getrandbits(16)).to_bytes(2, "little") * 16
+    has_clear = rng.random() < 0.7
+    if rng.random() < 0.1:
+        return None
+    return BlockBitmaps(
+        valid_all=seen if rng.random() < 0.8 else bytes(32),
+        valid_any=seen,
+        clear_all=clear if has_clear else None,
+        clear_any=seen if has_clear else None,
+    )
+
+
 def random_entry(rng: random.Random, definition: DatasetDefinition) -> CatalogEntry:
     assert definition.length is not None
     near = rng.random() < 0.6  # so that places and prefixes find several
     lon = rng.gauss(-75.6, 1.5) if near else rng.uniform(-180, 180)
     lat = rng.gauss(37.7, 1.5) if near else rng.uniform(-84, 84)
     start = rng.choice((None, rng.randrange(20) * 50))
-    return make_entry(
+    entry = make_entry(
         scheme(definition.scheme).encode(lon, lat, definition.length),
         scene=rng.choice(SCENES),
         dataset=definition.name,
@@ -88,6 +117,7 @@ def random_entry(rng: random.Random, definition: DatasetDefinition) -> CatalogEn
         cloud=rng.choice((None, *PERCENTS, rng.uniform(0, 100))),
         size=rng.randrange(1, 10_000),
     )
+    return replace(entry, meta=replace(entry.meta, bitmaps=random_bitmaps(rng)))
 
 
 @dataclass
@@ -117,6 +147,13 @@ class Leaf:
     def leaf_summary(self, call: CallContext, request: LeafQuery, by: SummaryKeys) -> Summary:
         own = self.catalog.aggregate(request.query, by, slots=request.slots, missing_ok=True)
         return groups_from_wire(groups_to_wire(own), by)
+
+    def leaf_coverage(
+        self, call: CallContext, request: LeafQuery, wanted: CoverageRequest
+    ) -> CoverageAnswer:
+        answer = self.catalog.coverage(request.query, wanted, slots=request.slots, missing_ok=True)
+        make = node_pb2.LeafCoverageResponse
+        return read_coverage(list(coverage_messages(make, answer, lambda: None)))
 
 
 class Store:
@@ -297,3 +334,46 @@ def check_asked(store: Store, query: Query, explain: Explain) -> None:
     given_out = rows_of(store.one.query(query))
     assert {row["nodes"][0] for row in given_out} <= set(explain.nodes_asked)
     assert sum(node.slots for node in explain.nodes) == explain.slots_matched
+
+
+def told(answer: CoverageAnswer) -> list[Any]:
+    """Groups, each with its bounds, scenes and the rows that came with it."""
+    groups = answer.groups
+    rows = [] if answer.members is None else rows_of(iter([answer.members]))
+    members: dict[int, list[Any]] = {}
+    for group, row in zip(answer.member_group.tolist(), rows, strict=True):
+        members.setdefault(group, []).append(row)
+    names = ("dataset_id", "dataset", "geocode", "start_us", "end_us", "tiles", "lower", "upper")
+    return [
+        (
+            *(getattr(groups, name)[index] for name in (*names, "total")),
+            groups.scenes(index),
+            sorted(members.get(index, ()), key=lambda row: str(row["key"])),
+        )
+        for index in range(len(groups))
+    ]
+
+
+@settings(max_examples=STORES * QUERIES)
+@given(
+    seed=st.integers(0, STORES - 1),
+    question=st.integers(0, 2**32),
+    target=st.sampled_from([20, 95]),
+    window=st.sampled_from([None, Windows(100, "us"), Windows(1, "month")]),
+    clear=st.booleans(),
+    members=st.sampled_from(["none", "unsure", "all"]),
+)
+def test_invariant_2_any_ring_covers_as_one_node(
+    store_of: Callable[[int], Store],
+    seed: int,
+    question: int,
+    target: float,
+    window: Windows | None,
+    clear: bool,
+    members: Any,
+) -> None:
+    store, rng = store_of(seed), random.Random(f"{seed}/{question}")
+    query = replace(random_query(rng, store), limit=None)
+    wanted = CoverageRequest(target=target, windows=window, clear=clear, members=members)
+    expected = told(store.one.coverage(query, wanted))
+    assert told(rng.choice(store.coordinators).coverage(CALL, query, wanted)) == expected

@@ -17,7 +17,7 @@ from geostore.errors import (
     StaleRingError,
     WrongClusterError,
 )
-from geostore.query import Cursor, Explain, ExplainNode, LeafQuery, Query
+from geostore.query import CoverageRequest, Cursor, Explain, ExplainNode, LeafQuery, Query, Windows
 from geostore.rpc import messages as wire
 from geostore.rpc.v1 import common_pb2, node_pb2
 from geostore.types import (
@@ -283,7 +283,11 @@ PAGE = (Path(__file__).parents[2] / "docs" / "wire.md").read_text("utf-8")
 
 
 def test_the_page_shows_a_query_that_reads() -> None:
-    [text] = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
+    text, wanted = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
+    windows = Windows.parse("16D")
+    assert wire.coverage_request_from_json(wanted.encode()) == CoverageRequest(
+        target=95, windows=windows, members="unsure"
+    )
     query = wire.query_from_json(text.encode())
     unset = {name for name in Query.__dataclass_fields__ if getattr(query, name) is None}
     assert unset == set()

@@ -130,6 +130,48 @@ class SummaryEnd(_message.Message):
     groups_total: int
     def __init__(self, groups_total: _Optional[int] = ...) -> None: ...
 
+class CoverageGroupsChunk(_message.Message):
+    __slots__ = ("texts_json", "dataset_id", "dataset", "geocode", "start_us", "end_us", "tiles", "lower", "upper", "total", "scene")
+    TEXTS_JSON_FIELD_NUMBER: _ClassVar[int]
+    DATASET_ID_FIELD_NUMBER: _ClassVar[int]
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    GEOCODE_FIELD_NUMBER: _ClassVar[int]
+    START_US_FIELD_NUMBER: _ClassVar[int]
+    END_US_FIELD_NUMBER: _ClassVar[int]
+    TILES_FIELD_NUMBER: _ClassVar[int]
+    LOWER_FIELD_NUMBER: _ClassVar[int]
+    UPPER_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    SCENE_FIELD_NUMBER: _ClassVar[int]
+    texts_json: bytes
+    dataset_id: bytes
+    dataset: bytes
+    geocode: bytes
+    start_us: bytes
+    end_us: bytes
+    tiles: bytes
+    lower: bytes
+    upper: bytes
+    total: bytes
+    scene: bytes
+    def __init__(self, texts_json: _Optional[bytes] = ..., dataset_id: _Optional[bytes] = ..., dataset: _Optional[bytes] = ..., geocode: _Optional[bytes] = ..., start_us: _Optional[bytes] = ..., end_us: _Optional[bytes] = ..., tiles: _Optional[bytes] = ..., lower: _Optional[bytes] = ..., upper: _Optional[bytes] = ..., total: _Optional[bytes] = ..., scene: _Optional[bytes] = ...) -> None: ...
+
+class CoverageMembersChunk(_message.Message):
+    __slots__ = ("rows", "group")
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    rows: bytes
+    group: bytes
+    def __init__(self, rows: _Optional[bytes] = ..., group: _Optional[bytes] = ...) -> None: ...
+
+class CoverageEnd(_message.Message):
+    __slots__ = ("groups_total", "members_total")
+    GROUPS_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    groups_total: int
+    members_total: int
+    def __init__(self, groups_total: _Optional[int] = ..., members_total: _Optional[int] = ...) -> None: ...
+
 class NodeStatus(_message.Message):
     __slots__ = ("id", "name", "address", "zone", "state", "epoch", "slots", "slots_first", "slots_used", "datasets", "scenes", "tiles", "bytes", "disk_free_bytes", "read_only_reason", "version", "clock_us", "uptime_s", "error")
     ID_FIELD_NUMBER: _ClassVar[int]

@@ -223,6 +223,26 @@ class LeafSummarizeResponse(_message.Message):
     end: _common_pb2.SummaryEnd
     def __init__(self, groups: _Optional[_Union[_common_pb2.SummaryGroups, _Mapping]] = ..., end: _Optional[_Union[_common_pb2.SummaryEnd, _Mapping]] = ...) -> None: ...
 
+class LeafCoverageRequest(_message.Message):
+    __slots__ = ("head", "question", "wanted_json")
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    QUESTION_FIELD_NUMBER: _ClassVar[int]
+    WANTED_JSON_FIELD_NUMBER: _ClassVar[int]
+    head: _common_pb2.RequestHead
+    question: LeafQuestion
+    wanted_json: bytes
+    def __init__(self, head: _Optional[_Union[_common_pb2.RequestHead, _Mapping]] = ..., question: _Optional[_Union[LeafQuestion, _Mapping]] = ..., wanted_json: _Optional[bytes] = ...) -> None: ...
+
+class LeafCoverageResponse(_message.Message):
+    __slots__ = ("groups", "members", "end")
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    groups: _common_pb2.CoverageGroupsChunk
+    members: _common_pb2.CoverageMembersChunk
+    end: _common_pb2.CoverageEnd
+    def __init__(self, groups: _Optional[_Union[_common_pb2.CoverageGroupsChunk, _Mapping]] = ..., members: _Optional[_Union[_common_pb2.CoverageMembersChunk, _Mapping]] = ..., end: _Optional[_Union[_common_pb2.CoverageEnd, _Mapping]] = ...) -> None: ...
+
 class GetTileDetailsRequest(_message.Message):
     __slots__ = ("head", "keys")
     HEAD_FIELD_NUMBER: _ClassVar[int]
@@ -246,7 +266,7 @@ class BandStatistics(_message.Message):
     def __init__(self, minimum: _Optional[float] = ..., maximum: _Optional[float] = ..., mean: _Optional[float] = ..., p01: _Optional[float] = ..., p99: _Optional[float] = ...) -> None: ...
 
 class GetTileDetailsResponse(_message.Message):
-    __slots__ = ("key", "block_table", "statistics", "cloud_histogram", "cloud_method", "checksum", "bytes", "properties_json", "provider_method")
+    __slots__ = ("key", "block_table", "statistics", "cloud_histogram", "cloud_method", "checksum", "bytes", "properties_json", "provider_method", "bitmaps", "cloud_nodata")
     KEY_FIELD_NUMBER: _ClassVar[int]
     BLOCK_TABLE_FIELD_NUMBER: _ClassVar[int]
     STATISTICS_FIELD_NUMBER: _ClassVar[int]
@@ -256,6 +276,8 @@ class GetTileDetailsResponse(_message.Message):
     BYTES_FIELD_NUMBER: _ClassVar[int]
     PROPERTIES_JSON_FIELD_NUMBER: _ClassVar[int]
     PROVIDER_METHOD_FIELD_NUMBER: _ClassVar[int]
+    BITMAPS_FIELD_NUMBER: _ClassVar[int]
+    CLOUD_NODATA_FIELD_NUMBER: _ClassVar[int]
     key: _common_pb2.TileKey
     block_table: bytes
     statistics: _containers.RepeatedCompositeFieldContainer[BandStatistics]
@@ -265,7 +287,9 @@ class GetTileDetailsResponse(_message.Message):
     bytes: int
     properties_json: bytes
     provider_method: str
-    def __init__(self, key: _Optional[_Union[_common_pb2.TileKey, _Mapping]] = ..., block_table: _Optional[bytes] = ..., statistics: _Optional[_Iterable[_Union[BandStatistics, _Mapping]]] = ..., cloud_histogram: _Optional[_Iterable[int]] = ..., cloud_method: _Optional[str] = ..., checksum: _Optional[str] = ..., bytes: _Optional[int] = ..., properties_json: _Optional[bytes] = ..., provider_method: _Optional[str] = ...) -> None: ...
+    bitmaps: bytes
+    cloud_nodata: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, key: _Optional[_Union[_common_pb2.TileKey, _Mapping]] = ..., block_table: _Optional[bytes] = ..., statistics: _Optional[_Iterable[_Union[BandStatistics, _Mapping]]] = ..., cloud_histogram: _Optional[_Iterable[int]] = ..., cloud_method: _Optional[str] = ..., checksum: _Optional[str] = ..., bytes: _Optional[int] = ..., properties_json: _Optional[bytes] = ..., provider_method: _Optional[str] = ..., bitmaps: _Optional[bytes] = ..., cloud_nodata: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class WantedBlocks(_message.Message):
     __slots__ = ("key", "indices")

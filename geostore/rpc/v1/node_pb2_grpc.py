@@ -96,6 +96,11 @@ class NodeServiceStub(object):
                 request_serializer=geostore_dot_rpc_dot_v1_dot_node__pb2.LeafSummarizeRequest.SerializeToString,
                 response_deserializer=geostore_dot_rpc_dot_v1_dot_node__pb2.LeafSummarizeResponse.FromString,
                 _registered_method=True)
+        self.LeafCoverage = channel.unary_stream(
+                '/geostore.rpc.v1.NodeService/LeafCoverage',
+                request_serializer=geostore_dot_rpc_dot_v1_dot_node__pb2.LeafCoverageRequest.SerializeToString,
+                response_deserializer=geostore_dot_rpc_dot_v1_dot_node__pb2.LeafCoverageResponse.FromString,
+                _registered_method=True)
         self.GetTileDetails = channel.unary_stream(
                 '/geostore.rpc.v1.NodeService/GetTileDetails',
                 request_serializer=geostore_dot_rpc_dot_v1_dot_node__pb2.GetTileDetailsRequest.SerializeToString,
@@ -208,6 +213,13 @@ class NodeServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LeafCoverage(self, request, context):
+        """What the node's own matching tiles cover together. The last message of a whole answer is `end`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetTileDetails(self, request, context):
         """What is known of tiles beyond their rows: one message a tile, in the order asked.
         """
@@ -300,6 +312,11 @@ def add_NodeServiceServicer_to_server(servicer, server):
                     servicer.LeafSummarize,
                     request_deserializer=geostore_dot_rpc_dot_v1_dot_node__pb2.LeafSummarizeRequest.FromString,
                     response_serializer=geostore_dot_rpc_dot_v1_dot_node__pb2.LeafSummarizeResponse.SerializeToString,
+            ),
+            'LeafCoverage': grpc.unary_stream_rpc_method_handler(
+                    servicer.LeafCoverage,
+                    request_deserializer=geostore_dot_rpc_dot_v1_dot_node__pb2.LeafCoverageRequest.FromString,
+                    response_serializer=geostore_dot_rpc_dot_v1_dot_node__pb2.LeafCoverageResponse.SerializeToString,
             ),
             'GetTileDetails': grpc.unary_stream_rpc_method_handler(
                     servicer.GetTileDetails,
@@ -648,6 +665,33 @@ class NodeService(object):
             '/geostore.rpc.v1.NodeService/LeafSummarize',
             geostore_dot_rpc_dot_v1_dot_node__pb2.LeafSummarizeRequest.SerializeToString,
             geostore_dot_rpc_dot_v1_dot_node__pb2.LeafSummarizeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LeafCoverage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/geostore.rpc.v1.NodeService/LeafCoverage',
+            geostore_dot_rpc_dot_v1_dot_node__pb2.LeafCoverageRequest.SerializeToString,
+            geostore_dot_rpc_dot_v1_dot_node__pb2.LeafCoverageResponse.FromString,
             options,
             channel_credentials,
             insecure,

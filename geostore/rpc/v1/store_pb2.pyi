@@ -67,6 +67,26 @@ class SummarizeResponse(_message.Message):
     end: _common_pb2.SummaryEnd
     def __init__(self, groups: _Optional[_Union[_common_pb2.SummaryGroups, _Mapping]] = ..., end: _Optional[_Union[_common_pb2.SummaryEnd, _Mapping]] = ...) -> None: ...
 
+class SearchCoverageRequest(_message.Message):
+    __slots__ = ("head", "query_json", "wanted_json")
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    QUERY_JSON_FIELD_NUMBER: _ClassVar[int]
+    WANTED_JSON_FIELD_NUMBER: _ClassVar[int]
+    head: _common_pb2.RequestHead
+    query_json: bytes
+    wanted_json: bytes
+    def __init__(self, head: _Optional[_Union[_common_pb2.RequestHead, _Mapping]] = ..., query_json: _Optional[bytes] = ..., wanted_json: _Optional[bytes] = ...) -> None: ...
+
+class SearchCoverageResponse(_message.Message):
+    __slots__ = ("groups", "members", "end")
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    groups: _common_pb2.CoverageGroupsChunk
+    members: _common_pb2.CoverageMembersChunk
+    end: _common_pb2.CoverageEnd
+    def __init__(self, groups: _Optional[_Union[_common_pb2.CoverageGroupsChunk, _Mapping]] = ..., members: _Optional[_Union[_common_pb2.CoverageMembersChunk, _Mapping]] = ..., end: _Optional[_Union[_common_pb2.CoverageEnd, _Mapping]] = ...) -> None: ...
+
 class ListDatasetsRequest(_message.Message):
     __slots__ = ("head",)
     HEAD_FIELD_NUMBER: _ClassVar[int]

@@ -51,6 +51,11 @@ class StoreServiceStub(object):
                 request_serializer=geostore_dot_rpc_dot_v1_dot_store__pb2.SummarizeRequest.SerializeToString,
                 response_deserializer=geostore_dot_rpc_dot_v1_dot_store__pb2.SummarizeResponse.FromString,
                 _registered_method=True)
+        self.SearchCoverage = channel.unary_stream(
+                '/geostore.rpc.v1.StoreService/SearchCoverage',
+                request_serializer=geostore_dot_rpc_dot_v1_dot_store__pb2.SearchCoverageRequest.SerializeToString,
+                response_deserializer=geostore_dot_rpc_dot_v1_dot_store__pb2.SearchCoverageResponse.FromString,
+                _registered_method=True)
         self.ListDatasets = channel.unary_unary(
                 '/geostore.rpc.v1.StoreService/ListDatasets',
                 request_serializer=geostore_dot_rpc_dot_v1_dot_store__pb2.ListDatasetsRequest.SerializeToString,
@@ -134,6 +139,13 @@ class StoreServiceServicer(object):
 
     def Summarize(self, request, context):
         """The tiles that match by groups, added up where they lie. The last message is `end`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SearchCoverage(self, request, context):
+        """What matching tiles cover together. The last message of a whole answer is `end`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -240,6 +252,11 @@ def add_StoreServiceServicer_to_server(servicer, server):
                     servicer.Summarize,
                     request_deserializer=geostore_dot_rpc_dot_v1_dot_store__pb2.SummarizeRequest.FromString,
                     response_serializer=geostore_dot_rpc_dot_v1_dot_store__pb2.SummarizeResponse.SerializeToString,
+            ),
+            'SearchCoverage': grpc.unary_stream_rpc_method_handler(
+                    servicer.SearchCoverage,
+                    request_deserializer=geostore_dot_rpc_dot_v1_dot_store__pb2.SearchCoverageRequest.FromString,
+                    response_serializer=geostore_dot_rpc_dot_v1_dot_store__pb2.SearchCoverageResponse.SerializeToString,
             ),
             'ListDatasets': grpc.unary_unary_rpc_method_handler(
                     servicer.ListDatasets,
@@ -385,6 +402,33 @@ class StoreService(object):
             '/geostore.rpc.v1.StoreService/Summarize',
             geostore_dot_rpc_dot_v1_dot_store__pb2.SummarizeRequest.SerializeToString,
             geostore_dot_rpc_dot_v1_dot_store__pb2.SummarizeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SearchCoverage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/geostore.rpc.v1.StoreService/SearchCoverage',
+            geostore_dot_rpc_dot_v1_dot_store__pb2.SearchCoverageRequest.SerializeToString,
+            geostore_dot_rpc_dot_v1_dot_store__pb2.SearchCoverageResponse.FromString,
             options,
             channel_credentials,
             insecure,
