@@ -492,7 +492,11 @@ def test_explain_counts_what_brute_force_counts(
             continue  # nobody is asked for nothing
         unlimited = {name: value for name, value in query.items() if name != "limit"}
         matched = len(_answer(facts, unlimited)) if "limit" in query else len(expected)
-        assert (told.rows_matched or 0) == matched, query
+        found = told.rows_matched or 0
+        if told.ended_early:  # at the limit, on each node by itself
+            assert min(query["limit"], matched) <= found <= matched, query
+        else:
+            assert found == matched, query
         assert (told.rows_total or 0) <= len(facts)
 
 
