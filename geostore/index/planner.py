@@ -61,7 +61,7 @@ from geostore.query import (
     evaluate,
     stage_of,
 )
-from geostore.query.predicate import schema_matches
+from geostore.query.predicate import percent_matches, schema_matches
 from geostore.types import TimeSpan
 
 __all__ = ["count", "first_rows", "select"]
@@ -89,17 +89,9 @@ def _time_test(span: TimeSpan, view: View, at: Positions) -> Booleans:
 
 
 def _percent_test(name: str, bounds: PercentRange, view: View, at: Positions) -> Booleans:
-    values = (view.facts.cloud if name == "cloud" else view.facts.coverage)[at]
-    low, high = bounds.minimum, bounds.maximum
-    if low is None and high is None:
-        return ~np.isnan(values)
-    if low is None:
-        mask: Booleans = values <= np.float32(high)  # NaN is not
-    else:
-        mask = values >= np.float32(low)
-        if high is not None:
-            mask &= values <= np.float32(high)
-    return mask
+    return percent_matches(
+        (view.facts.cloud if name == "cloud" else view.facts.coverage)[at], bounds
+    )
 
 
 @dataclass(frozen=True, slots=True)
