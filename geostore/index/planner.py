@@ -25,6 +25,8 @@ from geostore.index.cell_table import (
     END,
     ENOUGH_ROWS,
     GROUP,
+    LEAST,
+    MOST,
     POSITION,
     ROW,
     START,
@@ -34,7 +36,6 @@ from geostore.index.cell_table import (
     CellTable,
     Records,
     Stretches,
-    cell_boxes,
     percent_code,
 )
 from geostore.index.column_facts import (
@@ -86,6 +87,22 @@ inside is not tested cell by cell.
 
 def _time_test(span: TimeSpan, view: View, at: Positions) -> Booleans:
     return time_mask(view, at, span)
+
+
+def _closed(span: TimeSpan | None) -> tuple[int, int] | None:
+    """A span's ends, where it has both."""
+    if span is None or span.start_us is None or span.end_us is None:
+        return None
+    return span.start_us, span.end_us
+
+
+def _codes_of(percents: PercentRange) -> tuple[int, int]:
+    """A range of percentages, as records have them."""
+    low, high = percents.minimum, percents.maximum
+    return (
+        LEAST if low is None else percent_code(low),
+        UNKNOWN - 1 if high is None else percent_code(high),
+    )
 
 
 def _percent_test(name: str, bounds: PercentRange, view: View, at: Positions) -> Booleans:
@@ -174,6 +191,8 @@ class _Places:
     rows: int
     boxes: list[CellBox] | None
     """None: every row of the stretches matches."""
+    ranks: Integers | None = None
+    """Instead of stretches: rows that may lie in the place and in the span of time."""
 
 
 class _Plan:
@@ -203,12 +222,6 @@ class _Plan:
             tests["coverage"] = partial(_percent_test, "coverage", q.coverage)
         return tests
 
-    def _boxes(self, grid: int) -> list[CellBox]:
-        region = self.q.region
-        assert region is not None
-        name, length = self.snapshot.grids[grid]
-        return cell_boxes(name, length, region)
-
     # ------------------------------------------------------------ places
 
     def _places(self) -> list[_Places] | None:
@@ -217,8 +230,19 @@ class _Plan:
         if q.region is None and q.geocode is None:
             return None
         found = []
-        for grid, table in self.view.cells.tables.items():
-            boxes = None if q.region is None else self._boxes(grid)
+        span = _closed(q.time)
+        for table in self.view.cells.tables.values():
+            boxes = None
+            if q.region is not None:
+                ground = table.ground(q.region, by_time=span is not None and q.geocode is None)
+                boxes = ground.boxes
+                if ground.pieces is not None and span is not None and q.geocode is None:
+                    first, last = span
+                    if last - first <= table.by_time.span_max_us:
+                        ranks = table.by_time.during(ground.pieces, first, last)
+                        if len(ranks):
+                            found.append(_Places(table, [], len(ranks), boxes, ranks))
+                        continue
             if q.geocode is not None:
                 stretches = table.under(q.geocode, recursive=q.recursive)
                 rows = sum(end - start for start, end in stretches)
@@ -241,44 +265,32 @@ class _Plan:
             return found[0]
         return np.concatenate(found) if found else np.empty(0, np.int64)
 
-    @cached_property
-    def _bounds(self) -> Bounds:
-        """The predicates on numbers, as a table of cells has them; without the place's."""
-        q, bounds = self.q, Bounds()
+    def _bounds(self) -> list[tuple[int, int, int]]:
+        """The predicates on numbers, as `Bounds` has them; without the place's."""
+        q, each = self.q, []
         if q.time is not None:
-            last = NO_START - 1 if q.time.end_us is None else min(q.time.end_us, NO_START - 1)
-            bounds.add(START, None, last)
-            if q.time.start_us is not None:
-                bounds.add(END, q.time.start_us, None)
-        for row, percents in ((CLOUD, q.cloud), (COVERAGE, q.coverage)):
-            if percents is not None:
-                low, high = percents.minimum, percents.maximum
-                bounds.add(
-                    row,
-                    None if low is None else percent_code(low),
-                    UNKNOWN - 1 if high is None else percent_code(high),
-                )
-        return bounds
+            first, last = q.time.start_us, q.time.end_us
+            each.append((START, LEAST, NO_START - 1 if last is None else last))
+            if first is not None:
+                each.append((END, first, MOST))
+        if q.cloud is not None:
+            each.append((CLOUD, *_codes_of(q.cloud)))
+        if q.coverage is not None:
+            each.append((COVERAGE, *_codes_of(q.coverage)))
+        return each
 
     def _from_table(self, places: _Places) -> Positions:
         table, region, boxes = places.table, self.q.region, places.boxes
-        bounds = self._bounds
+        each = self._bounds()
         if boxes is not None and len(boxes) == 1:
             ((west, east, top, bottom),) = boxes
-            bounds = Bounds(bounds.each)
-            bounds.add(COLUMN, west, east)
-            bounds.add(ROW, top, bottom)
+            each = [(COLUMN, west, east), (ROW, top, bottom), *each]
             boxes = None
-        time = self.q.time
-        is_span = time is not None and time.start_us is not None and time.end_us is not None
-        if not is_span or places.rows <= ENOUGH_ROWS:
+        if places.ranks is None:
             records = table.rows_of(places.stretches, places.rows)
         else:
-            assert time is not None
-            assert time.start_us is not None
-            assert time.end_us is not None
-            records = table.during(places.stretches, time.start_us, time.end_us)
-        records = table.within(records, bounds)
+            records = table.records.take(places.ranks, 0)
+        records = table.within(records, Bounds(each))
         if boxes is not None:
             records = records[in_boxes(boxes, records[:, COLUMN], records[:, ROW])]
         records = self._of_groups(records)
@@ -304,7 +316,7 @@ class _Plan:
 
     def _kept(self, records: Records) -> Records:
         """Those that pass all tests but the place's."""
-        return self._of_groups(CellTable.within(records, self._bounds))
+        return self._of_groups(CellTable.within(records, Bounds(self._bounds())))
 
     def _of_groups(self, records: Records) -> Records:
         for predicate in self._groups:

@@ -43,6 +43,7 @@ from geostore.index import (
     ordered_walk,
     planner,
     radix,
+    time_order,
 )
 from geostore.query import (
     Cursor,
@@ -381,6 +382,9 @@ def planning(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(memory, "TAIL_ROWS", 2)
         monkeypatch.setattr(cell_table, "ENOUGH_ROWS", 1)
         monkeypatch.setattr(cell_table, "BLOCKS_FINE", 8)
+        monkeypatch.setattr(cell_table, "SMALL_FRACTION", 1 << 30)
+        monkeypatch.setattr(time_order, "PIECE_ROWS", 1)
+        monkeypatch.setattr(time_order, "PIECES_SEARCHED", 2)
         monkeypatch.setattr(cell_table, "JOINED_MAX", 2)
         monkeypatch.setattr(ordered_walk, "PIECE_ROWS", 1)
         monkeypatch.setattr(ordered_walk, "TIES_MAX", 1)
