@@ -197,6 +197,16 @@ class BPlusTree:
         if self.root is not None and first < end:
             yield from _slices(self.root, max(0, first), end, reverse=reverse)
 
+    def key_at(self, rank: int) -> Any:
+        """The key of the entry with so many before it; O(log n)."""
+        node = self.root
+        assert node is not None, "the tree has that entry"
+        while isinstance(node, _Inner):
+            child = int(node.ends.searchsorted(rank, "right"))
+            rank -= int(node.ends[child - 1]) if child else 0
+            node = node.children[child]
+        return node.keys[rank]
+
     def payload(self, first: int = 0, end: int | None = None) -> Payload:
         """Payload of ranks [first, end), in order; a new array."""
         parts = [payload for _, payload in self.slices(first, end)]

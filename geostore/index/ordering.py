@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -18,6 +19,8 @@ RANK_FRACTION: Final = 8
 less than this part of them ranks only its own."""
 SELECT_FRACTION: Final = 4
 """Fewer than this part of the rows are found before they are sorted."""
+SORTED_ROWS: Final = 128
+"""So few are sorted at once."""
 
 Keys = npt.NDArray[Any]
 
@@ -101,20 +104,31 @@ def first_in_order(
     columns: Columns, snapshot: Snapshot, positions: Positions, sort: SortKey | None, limit: int
 ) -> Positions:
     """The first `limit` of `positions` in order; O(n + limit log limit) where it is small."""
-    if SELECT_FRACTION * limit < len(positions) and limit:
-        positions = _least(primary_key(snapshot, positions, sort), positions, limit, snapshot)
+    if limit and len(positions) > max(SORTED_ROWS, SELECT_FRACTION * limit):
+        positions = _least(columns, snapshot, positions, sort, limit)
     return in_order(columns, snapshot, positions, sort)[:limit]
 
 
-def _least(keys: Keys, positions: Positions, count: int, snapshot: Snapshot) -> Positions:
-    """Rows among which are the first `count` by key, then time; those with equal ones too."""
-    last = np.partition(keys, count - 1)[count - 1]
-    less, equal = positions[keys < last], positions[keys == last]
-    left = count - len(less)
-    if SELECT_FRACTION * left < len(equal):
-        times = snapshot.columns["start_us"][equal]
-        equal = equal[times <= np.partition(times, left - 1)[left - 1]]
-    return np.concatenate([less, equal])
+def _least(
+    columns: Columns, snapshot: Snapshot, positions: Positions, sort: SortKey | None, count: int
+) -> Positions:
+    """Rows among which are the first `count`: by key after key, until few agree in all."""
+    kinds: list[Callable[[Positions], Keys]] = [lambda at: primary_key(snapshot, at, sort)]
+    if sort not in (None, "time"):
+        kinds.append(lambda at: snapshot.columns["start_us"][at])
+    if len(snapshot.values["dataset"]) > 1:
+        kinds.append(lambda at: _ranks(columns, "dataset", snapshot, at))
+    kinds.append(lambda at: _cell_keys(snapshot, at))
+    taken = []
+    for keys_of in kinds:
+        if SELECT_FRACTION * count >= len(positions):
+            break
+        keys = keys_of(positions)
+        last = np.partition(keys, count - 1)[count - 1]
+        taken.append(positions[keys < last])
+        positions = positions[keys == last]
+        count -= len(taken[-1])
+    return np.concatenate([*taken, positions])
 
 
 def behind(columns: Columns, snapshot: Snapshot, positions: Positions, cursor: Cursor) -> Positions:

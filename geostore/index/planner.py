@@ -51,7 +51,7 @@ from geostore.index.flattening import flattened
 from geostore.index.memory import Selected, View
 from geostore.index.ordered_walk import walk_of
 from geostore.index.placement import NO_SLOT, slot_table
-from geostore.index.structures import Structure
+from geostore.index.structures import DATASETS_APART, Families, Structure
 from geostore.query import (
     AnyOf,
     Cursor,
@@ -160,12 +160,14 @@ def _named(snapshot: Snapshot, name: str, texts: Sequence[str]) -> _GroupPredica
     known = snapshot.codes[name]
     end = len(snapshot.values[name])  # values that came since have higher codes
     codes = tuple({known[text] for text in texts if known.get(text, end) < end})
+    if not codes:
+        return _GroupPredicate(name, name, codes, 0)
     if name == "scene":
         live = snapshot.group_live
         numbers = [n for code in codes for n in snapshot.groups_of_scene[code] if n < len(live)]
-        rows = int(live[numbers].sum())
     else:
-        rows = int(snapshot.live_of_codes[name][list(codes)].sum())
+        live, numbers = snapshot.live_of_codes[name], list(codes)
+    rows = int(live[numbers[0]] if len(numbers) == 1 else live[numbers].sum())
     return _GroupPredicate(name, name, codes, rows)
 
 
@@ -204,6 +206,15 @@ class _Plan:
         self.q = q
         self.explain = explain
         self._groups = tuple(_group_predicates(view, q))
+
+        self.families: Families = None
+        """The trees of the datasets that are asked for."""
+        self.has_families_alone = False
+        """Whether those have rows of no other dataset."""
+        for each in self._groups:
+            if each.name == "dataset":
+                self.families = frozenset(min(code, DATASETS_APART) for code in each.codes)
+                self.has_families_alone = DATASETS_APART not in self.families
 
     # ------------------------------------------------------------ tests
 
@@ -344,9 +355,14 @@ class _Plan:
             self.say("filter", "region", actual_rows=len(at))
         return at
 
-    def passing(self, at: Positions) -> Positions:
-        """Those of some live positions that satisfy the whole query."""
-        at = self._tested(at, self._tests)
+    def passing(self, at: Positions, *, of_families: bool) -> Positions:
+        """Those of some live positions that satisfy the whole query; `of_families`: which come
+        from trees of `families`.
+        """
+        tests = self._tests
+        if of_families and self.has_families_alone:
+            tests = {name: test for name, test in tests.items() if name != "dataset"}
+        at = self._tested(at, tests)
         if self.q.where is not None and len(at):
             at = at[evaluate(self.q.where, ColumnFacts(self.view, at))]
         return at
@@ -415,13 +431,13 @@ class _Plan:
         for predicate in self._groups:
             found[predicate.name] = _Candidate(predicate.rows, predicate.rows * RUN_COST)
         if q.time is not None:
-            rows = view.times.count(q.time)
+            rows = view.times.count(q.time, self.families)
             found["time"] = _Candidate(rows, rows * TREE_COST)
         if q.cloud is not None:
-            rows = view.percents("cloud_cover").count(q.cloud)
+            rows = view.percents("cloud_cover").count(q.cloud, self.families)
             found["cloud"] = _Candidate(rows, rows * TREE_COST)
         if q.coverage is not None:
-            rows = view.percents("pixel_coverage").count(q.coverage)
+            rows = view.percents("pixel_coverage").count(q.coverage, self.families)
             found["coverage"] = _Candidate(rows, rows * TREE_COST)
         if self.explain is not None:
             self.explain.considered.update({name: each.rows for name, each in found.items()})
@@ -436,7 +452,7 @@ class _Plan:
         if name == "time":
             assert q.time is not None
             structure = view.times
-            at, unsure = structure.walk(q.time)
+            at, unsure = structure.walk(q.time, self.families)
             if len(unsure):
                 at = np.concatenate([at, unsure[time_mask(view, unsure, q.time)]])
         elif name in groups:
@@ -446,11 +462,12 @@ class _Plan:
             bounds = q.cloud if name == "cloud" else q.coverage
             assert bounds is not None
             structure = view.percents("cloud_cover" if name == "cloud" else "pixel_coverage")
-            at = structure.walk(bounds)
+            at = structure.walk(bounds, self.families)
         if len(snapshot.dead) > structure.dead_seen:
             at = at[snapshot.alive[at]]
         self.say("walk", name, estimated_rows=estimated, actual_rows=len(at))
-        at = self._tested(at, {key: test for key, test in self._tests.items() if key != name})
+        done = {name, "dataset"} if name not in groups and self.has_families_alone else {name}
+        at = self._tested(at, {key: test for key, test in self._tests.items() if key not in done})
         if structure.upto < snapshot.count:
             at = np.concatenate([at, self._tail(structure.upto)])
         return at
@@ -556,13 +573,15 @@ def first_rows(
     expected = TREE_COST * wanted * total / max(1.0, min(cost, total))
     if expected > cost or (slots is not None and row_slots is None):
         return None
-    walk = walk_of(view, plain, after)
+    walk = walk_of(view, plain, after, plan.families)
     if walk is None:
         return None
     table = None if slots is None else slot_table(slots)
 
-    def test(at: Positions) -> Positions:
-        at = plan.passing(at[view.snapshot.alive[at]])
+    def test(at: Positions, *, is_tail: bool = False) -> Positions:
+        if len(view.snapshot.dead):
+            at = at[view.snapshot.alive[at]]
+        at = plan.passing(at, of_families=not is_tail)
         if table is not None and row_slots is not None:
             at = at[table[row_slots[at]]]
         return keep(at)
@@ -571,8 +590,9 @@ def first_rows(
         found = walk.first_rows(wanted, cost / TREE_COST, test)
         if found is None:
             return None
-        tail = test(np.arange(walk.tail, view.snapshot.count))
-        found = np.concatenate([found, tail])
+        if walk.tail < view.snapshot.count:
+            tail = np.arange(walk.tail, view.snapshot.count)
+            found = np.concatenate([found, test(tail, is_tail=True)])
     if table is not None and row_slots is not None:
         _check_placed(view.snapshot, found, row_slots)
     if explain is not None:
