@@ -54,23 +54,28 @@ class OrderedWalk:
             passed += len(kept)
             walked += len(piece)
             if passed >= wanted:
-                return np.concatenate(found)
+                return found[0] if len(found) == 1 else np.concatenate(found)
             if walked > rows_max:
                 return None
         return np.concatenate([np.empty(0, np.int64), *found]) if self.has_all else None
 
 
 def walk_of(
-    view: View, q: Query, after: Cursor | None, families: Families = None
+    view: View,
+    q: Query,
+    after: Cursor | None,
+    families: Families = None,
+    first_piece: int | None = None,
 ) -> OrderedWalk | None:
     """The walk for a query's order, from a cursor's place on; None: that is among unknown keys.
 
-    With `families`, of their rows.
+    With `families`, of their rows; `first_piece`: how many rows to begin with.
     """
+    piece_rows = PIECE_ROWS if first_piece is None else first_piece
     sort = q.sort or "time"
     descending = sort.startswith("-")
     if sort.endswith("time"):
-        return _by_time(view, q, after, families, descending=descending)
+        return _by_time(view, q, after, families, piece_rows, descending=descending)
     is_cloud = sort.endswith("cloud")
     column = "cloud_cover" if is_cloud else "pixel_coverage"
     percents = view.percents(column)
@@ -84,11 +89,11 @@ def walk_of(
         second = (1 << 32) - 1 if time_unknown else moment(time_us)
         key = percent_key(percent_code(-primary if descending else primary), second)
     if descending:
-        pieces = _downward(ranges, key)
+        pieces = _downward(ranges, key, piece_rows)
     else:
         if key is not None:
             ranges = [(tree, max(first, tree.rank(key)), end) for tree, first, end in ranges]
-        pieces = _in_time(ranges, descending=False)
+        pieces = _in_time(ranges, piece_rows, descending=False)
     if bounds is not None:
         return OrderedWalk(pieces, percents.upto, True)
     # Rows without the percentage come last, by time; those without either are in no piece.
@@ -96,7 +101,7 @@ def walk_of(
     values = view.snapshot.columns[column]
 
     def unknown_ones() -> Iterator[Positions]:
-        for piece in _in_time(_of_times(view, q, families), descending=False):
+        for piece in _in_time(_of_times(view, q, families), piece_rows, descending=False):
             yield piece[np.isnan(values[piece])]
 
     every: Iterator[Positions] = chain(pieces, unknown_ones())
@@ -113,7 +118,13 @@ def _of_times(view: View, q: Query, families: Families) -> list[Range]:
 
 
 def _by_time(
-    view: View, q: Query, after: Cursor | None, families: Families, *, descending: bool
+    view: View,
+    q: Query,
+    after: Cursor | None,
+    families: Families,
+    piece_rows: int,
+    *,
+    descending: bool,
 ) -> OrderedWalk | None:
     ranges = _of_times(view, q, families)
     if after is not None:
@@ -124,14 +135,13 @@ def _by_time(
             ranges = [(tree, a, min(b, tree.rank(time_us, after=True))) for tree, a, b in ranges]
         else:
             ranges = [(tree, max(a, tree.rank(time_us)), b) for tree, a, b in ranges]
-    pieces = _in_time(ranges, descending=descending)
+    pieces = _in_time(ranges, piece_rows, descending=descending)
     return OrderedWalk(pieces, view.times.upto, q.time is not None)
 
 
-def _in_time(ranges: list[Range], *, descending: bool) -> Iterator[Positions]:
+def _in_time(ranges: list[Range], rows: int, *, descending: bool) -> Iterator[Positions]:
     """Pieces of several trees at once, by their keys, or the reverse."""
     left = [each for each in ranges if each[1] < each[2]]
-    rows = PIECE_ROWS
     while left:
         edges = [_key_on(tree, first, end, rows, descending) for tree, first, end in left]
         known = [edge for edge in edges if edge is not None]
@@ -146,7 +156,7 @@ def _in_time(ranges: list[Range], *, descending: bool) -> Iterator[Positions]:
                 rest.append((tree, *kept))
         left = rest
         rows *= 2
-        yield np.concatenate(taken)
+        yield taken[0] if len(taken) == 1 else np.concatenate(taken)
 
 
 def _key_on(tree: BPlusTree, first: int, end: int, rows: int, descending: bool) -> Any:
@@ -164,16 +174,15 @@ def _cut(tree: BPlusTree, first: int, end: int, key: Any, descending: bool) -> i
     return min(max(tree.rank(key, after=not descending), first), end)
 
 
-def _downward(ranges: list[Range], place: int | None) -> Iterator[Positions]:
+def _downward(ranges: list[Range], place: int | None, rows: int) -> Iterator[Positions]:
     """Pieces from the greatest percentage down; among equal ones time still goes up.
 
     With `place`, a key: from there on.
     """
-    rows = PIECE_ROWS
     if place is not None:
         code = place >> MOMENT_BITS
         equal = _between(ranges, place, percent_key(code + 1))
-        yield from _in_time(equal, descending=False)
+        yield from _in_time(equal, rows, descending=False)
         ranges = _between(ranges, None, percent_key(code))
     while ranges := [each for each in ranges if each[1] < each[2]]:
         code = max(_code_at(tree, max(first, end - rows)) for tree, first, end in ranges)
@@ -184,7 +193,8 @@ def _downward(ranges: list[Range], place: int | None) -> Iterator[Positions]:
             above = _between(block, percent_key(code + 1), None)
             if any(first < end for _, first, end in above):
                 yield np.concatenate([tree.payload(*edge) for tree, *edge in above])
-            yield from _in_time(_between(block, None, percent_key(code + 1)), descending=False)
+            block = _between(block, None, percent_key(code + 1))
+            yield from _in_time(block, rows, descending=False)
         ranges = _between(ranges, None, percent_key(code))
         rows *= 2
 

@@ -8,6 +8,7 @@ nobody else is even asked: then the answer takes some 40 us whatever the catalog
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -367,6 +368,17 @@ class _Plan:
             at = at[evaluate(self.q.where, ColumnFacts(self.view, at))]
         return at
 
+    @property
+    def asks_rows(self) -> bool:
+        """Whether some row of `families` might not match."""
+        q = self.q
+        return (
+            bool(self._tests.keys() - ({"dataset"} if self.has_families_alone else set()))
+            or q.region is not None
+            or q.geocode is not None
+            or q.where is not None
+        )
+
     def say(self, action: str, subject: str, **rows: int) -> None:
         if self.explain is not None:
             self.explain.add(action, subject, **rows)
@@ -569,11 +581,15 @@ def first_rows(
     """
     plain = flattened(q)
     plan = _Plan(view, plain)
-    cost, total = plan.least_cost, max(1, view.snapshot.count)
-    expected = TREE_COST * wanted * total / max(1.0, min(cost, total))
-    if expected > cost or (slots is not None and row_slots is None):
-        return None
-    walk = walk_of(view, plain, after, plan.families)
+    cost, total = math.inf, max(1, view.snapshot.count)
+    is_few = TREE_COST * wanted <= total
+    is_sure = is_few and not plan.asks_rows and after is None and slots is None
+    if not is_sure:
+        cost = plan.least_cost
+        expected = TREE_COST * wanted * total / max(1.0, min(cost, total))
+        if expected > cost or (slots is not None and row_slots is None):
+            return None
+    walk = walk_of(view, plain, after, plan.families, max(1, wanted) if is_sure else None)
     if walk is None:
         return None
     table = None if slots is None else slot_table(slots)

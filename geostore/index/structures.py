@@ -1,11 +1,10 @@
 """Ordered structures over the columns: which rows lie in a range, without looking at all.
 
 Times and percentages lie in B+-trees, cells in tables clustered by place with a radix trie over
-each. The first datasets have trees of their own, so
-that what is asked of one of them does not meet the others' rows; those that come later share trees.
-A structure covers the rows up to a position and never changes; more rows make a new one,
-which shares what it can with the old. It may hold rows that have died since (the caller filters by
-the live mask): `dead_seen` says which ones it has left out.
+each. The first datasets have trees of their own, so that what is asked of one of them does not meet
+the others' rows; those that come later share trees. A structure covers the rows up to a position and
+never changes; more rows make a new one, which shares what it can with the old. It may hold rows that
+have died since (the caller filters by the live mask): `dead_seen` says which ones it has left out.
 """
 
 from __future__ import annotations
