@@ -289,7 +289,16 @@ class CellTable:
         """The rows by piece and time, built at first use (a tenth of a second a million)."""
         codes = self.keys >> np.uint64(self._shift)
         starts, ends = self.records[:, START], self.records[:, END]
-        return TimeOrder(codes, self._bits, starts, ends, np.flatnonzero(starts != MOST))
+        return TimeOrder(codes, self._bits, starts, ends, self._known_times())
+
+    def _known_times(self) -> npt.NDArray[np.int64]:
+        return np.flatnonzero(self.records[:, START] != MOST)
+
+    def check(self) -> None:
+        """Raises InternalError where the trie, or the rows by time if there are, are not right."""
+        self.trie.check()
+        if "by_time" in self.__dict__:
+            self.by_time.check(self._known_times())
 
     @cached_property
     def _directory(self) -> tuple[int, memoryview]:

@@ -2,9 +2,10 @@
 
 Times and percentages lie in B+-trees, cells in tables clustered by place with a radix trie over
 each. The first datasets have trees of their own, so that what is asked of one of them does not meet
-the others' rows; those that come later share trees. A structure covers the rows up to a position and
-never changes; more rows make a new one, which shares what it can with the old. It may hold rows that
-have died since (the caller filters by the live mask): `dead_seen` says which ones it has left out.
+the others' rows; those that come later share trees. A structure covers the rows up to a position
+and never changes; more rows make a new one, which shares what it can with the old. It may hold rows
+that have died since (the caller filters by the live mask): `dead_seen` says which ones it has left
+out.
 """
 
 from __future__ import annotations
@@ -377,9 +378,9 @@ class Cells:
         return {at for table in self.tables.values() for at in table.records[:, POSITION].tolist()}
 
     def check(self) -> None:
-        """Raises InternalError where a trie is not what it should be."""
+        """Raises InternalError where a table is not what it should be."""
         for table in self.tables.values():
-            table.trie.check()
+            table.check()
 
 
 Structure = Times | Percents | Runs | Cells

@@ -20,6 +20,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from geostore.errors import InternalError
+
 __all__ = ["Pieces", "TimeOrder"]
 
 Codes = npt.NDArray[np.uint64]
@@ -136,6 +138,13 @@ class TimeOrder:
         if len(parts) == 1:
             return parts[0]
         return np.concatenate(parts) if parts else ranks[:0]
+
+    def check(self, known: Times) -> None:
+        """Raises InternalError where the rows are not these, each once, or not in order."""
+        if not np.array_equal(np.sort(self.ranks), known):
+            raise InternalError("rows by piece and time are not all rows whose time is known")
+        if (self.keys[1:] < self.keys[:-1]).any():
+            raise InternalError("rows by piece and time are not in order")
 
 
 def _piece_bits(codes: Codes, bits: int) -> int:

@@ -43,6 +43,7 @@ from geostore.index import (
     ordered_walk,
     planner,
     radix,
+    structures,
     time_order,
 )
 from geostore.query import (
@@ -384,6 +385,8 @@ def planning(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(cell_table, "BLOCKS_FINE", 8)
         monkeypatch.setattr(cell_table, "SMALL_FRACTION", 1 << 30)
         monkeypatch.setattr(time_order, "PIECE_ROWS", 1)
+        monkeypatch.setattr(structures, "DATASETS_APART", 2)  # of four: two share trees
+        monkeypatch.setattr(planner, "DATASETS_APART", 2)
         monkeypatch.setattr(time_order, "PIECES_SEARCHED", 2)
         monkeypatch.setattr(cell_table, "JOINED_MAX", 2)
         monkeypatch.setattr(ordered_walk, "PIECE_ROWS", 1)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from geostore.errors import InternalError
 from geostore.grid import Region, scheme
 from geostore.index import cell_table, time_order
 from geostore.index.cell_table import END, FIELDS, MOST, POSITION, ROW, START, CellTable
@@ -71,7 +72,7 @@ def test_all_rows_of_a_place_and_a_span_are_found_once_and_little_else(
         assert (
             sorted(order.ranks.tolist()) == np.flatnonzero(table.records[:, START] != MOST).tolist()
         )
-        assert (order.keys[1:] >= order.keys[:-1]).all()
+        table.check()
         for _ in range(6):
             west, south = rng.uniform(-180, 170), rng.uniform(-84, 70)
             if rows and rng.random() < 0.7:
@@ -137,3 +138,14 @@ def test_one_interval_in_ten_at_most_lies_apart(seed: int, rows: int) -> None:
     lengths = (records[:, END] - records[:, START])[order.ranks]
     assert (is_long.astype(bool) == (lengths > order.reach_us)).all()
     assert is_long.sum() * 10 <= len(known) + 10
+
+
+@pytest.mark.parametrize("what", ["ranks", "keys"])
+def test_rows_by_time_that_were_damaged_are_told(what: str) -> None:
+    cells = np.arange(9, dtype=np.int64)
+    times = np.arange(9, dtype=np.int64) << 30
+    order = TimeOrder(cells.astype(np.uint64), 20, times, times, cells)
+    order.check(cells)
+    getattr(order, what)[0] = 8 if what == "ranks" else 1 << 60
+    with pytest.raises(InternalError):
+        order.check(cells)

@@ -601,9 +601,9 @@ def test_damage_in_memory_is_found_too(tmp_path: Path) -> None:
         assert catalog.check() == ["memory and LMDB differ in bytes"]
         columns.snapshot().columns["bytes"][0] -= 1
         time = follower.memory.view().times
-        instants = time.classes[0]
+        instants = time.classes[0, 0]
         for keys, positions in instants.slices(0, 1):
-            time.classes[0] = instants.delete(keys, positions)
+            time.classes[0, 0] = instants.delete(keys, positions)
         assert catalog.check() == ["structure time lacks 1 rows"]
         columns.kill(columns.snapshot().columns["row_id"][:1].copy())
         assert "their ids differ" in catalog.check()[0]
