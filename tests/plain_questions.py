@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, cast
 
+import numpy as np
+
 from geostore.grid import Region
 from geostore.index import CatalogEntry
 from geostore.query import (
@@ -30,7 +32,22 @@ from geostore.query import (
     Within,
 )
 from geostore.query.cql2 import from_cql2
-from geostore.types import NULL_TIME, BBox, RowBatch, SchemeName, TimeSpan
+from geostore.tiles import TilePixels, encode_tile
+from geostore.tiles import make_schema as tile_schema
+from geostore.types import (
+    NULL_TIME,
+    BandInfo,
+    BandStatistics,
+    BBox,
+    DatasetDefinition,
+    EncodedTile,
+    ResolutionGroup,
+    RowBatch,
+    SchemeName,
+    TileKey,
+    TileMeta,
+    TimeSpan,
+)
 from tests.plain_records import (
     EPOCH,
     KEYS,
@@ -46,6 +63,7 @@ from tests.plain_records import (
 )
 from tests.synthetic_tiles import make_entry, make_schema
 
+GROUP = ResolutionGroup(150.0, 32, 32)
 FIRST_US = 16_801 * US_DAY  # 2016-01-01
 PLATFORMS = (None, "sentinel-2a", "landsat-8")
 PERCENTS = (0.0, 20.0, 33.3, 95.0, 100.0)
@@ -87,6 +105,7 @@ GRIDS = {
     "S2-x": Grid("geohash", 4, 2),
     "l8": Grid("quadtile", 12, 10),
     "naip": Grid("quadtile", 9, 9),
+    "comes-and-goes": Grid("geohash", 5, 3),
 }
 SCENES = ("S2A_1", "s2a_1", "Szene ä", "日本", "\U0001f6f0 sat", "z/1", "a" * 200)
 
@@ -132,6 +151,47 @@ def _random_time(rng: random.Random) -> tuple[int | None, int | None]:
         return None, None
     start = FIRST_US + rng.randrange(400) * US_DAY + rng.choice([0, 0, 1, US_DAY // 2])
     return start, start + rng.choice([0, 0, 0, 1, US_DAY, 8 * US_DAY, 366 * US_DAY])
+
+
+def definition_of(name: str, dataset_id: str) -> DatasetDefinition:
+    """A dataset of tiny tiles."""
+    grid = GRIDS[name]
+    return DatasetDefinition(
+        id=dataset_id,
+        name=name,
+        scheme=grid.scheme,
+        length=grid.length,
+        placement=grid.placement,
+        groups=(GROUP,),
+        created_us=1,
+    )
+
+
+def tile_of(record: Record) -> EncodedTile:
+    """A tile file of that record, whose size it has not got from there."""
+    bands = tuple(
+        BandInfo(name=name, common_name=common, dtype="uint8", nodata=0)
+        for name, common in record.bands
+    )
+    scheme, length = cast("SchemeName", record.scheme), len(record.geocode)
+    number = BandStatistics(minimum=1.0, maximum=1.0, mean=1.0, p01=1.0, p99=1.0)
+    meta = TileMeta(
+        key=TileKey(record.dataset_id, record.scene, record.version, record.geocode),
+        dataset=record.dataset,
+        definition=definition_of(record.dataset, record.dataset_id).to_json(),
+        schema=tile_schema(scheme, length, "fast", [(GROUP, bands)]),
+        time_us=record.time,
+        time_end_us=record.time_end,
+        platform=record.platform,
+        pixel_coverage=record.coverage,
+        cloud_cover=record.cloud,
+        cloud_method=None if record.cloud is None else "SCL 8,9,10",
+        cloud_histogram=None,
+        statistics=(number,) * len(bands),
+        properties={},
+    )
+    pixels = [np.ones((GROUP.height, GROUP.width), np.uint8) for _ in bands]
+    return encode_tile(meta, TilePixels(data=[pixels], masks=[[True] * len(bands)]))
 
 
 def entry_of(record: Record) -> CatalogEntry:
@@ -184,15 +244,16 @@ def rows_of(batches: Iterable[RowBatch]) -> list[tuple[Any, ...]]:
 class Asker:
     """Makes questions about the records that it is told of: most of them find something."""
 
-    def __init__(self, rng: random.Random) -> None:
+    def __init__(self, rng: random.Random, datasets: Sequence[str]) -> None:
         self.rng = rng
+        self.datasets = datasets
 
     def question(self, records: Sequence[Record]) -> Question:
         """Of few predicates mostly, of all of them now and then; `records` may be none."""
         rng = self.rng
         chance = rng.choice([0.0, 0.06, 0.15, 0.15, 0.35])
         makers = {
-            "datasets": lambda one: tuple({one.dataset, rng.choice(list(GRIDS))}),
+            "datasets": lambda one: tuple({one.dataset, rng.choice(self.datasets)}),
             "bbox": self._bbox,
             "geometry": self._geometry,
             "geocode": lambda one: one.geocode[: rng.randint(1, len(one.geocode))],
