@@ -64,6 +64,15 @@ def _new_live(snapshot: Snapshot, first: int) -> npt.NDArray[np.intp]:
     return np.flatnonzero(snapshot.alive[first:]) + first
 
 
+def _new(snapshot: Snapshot, first: int) -> npt.NDArray[np.intp]:
+    """Positions of the rows that a structure over `first` rows takes in.
+
+    The first time it leaves out those that died; from then on it takes them too. Rows that died
+    since its `dead_seen` are thought to be in it, and these died since it was built.
+    """
+    return np.arange(first, snapshot.count) if first else _new_live(snapshot, 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Times:
     """Intervals by their start, in classes by length.
@@ -85,7 +94,7 @@ class Times:
 
     def extended(self, snapshot: Snapshot) -> Self:
         """With the rows that came since; those without time are left out."""
-        new = _new_live(snapshot, self.upto)
+        new = _new(snapshot, self.upto)
         starts = snapshot.columns["start_us"][new]
         ends = snapshot.columns["end_us"][new]
         known = np.flatnonzero(starts != NO_START)
@@ -188,7 +197,7 @@ class Percents:
 
     def extended(self, snapshot: Snapshot, column: str) -> Self:
         """With the rows that came since."""
-        new = _new_live(snapshot, self.upto)
+        new = _new(snapshot, self.upto)
         values = snapshot.columns[column][new]
         known = np.flatnonzero(~np.isnan(values))
         new = new[known]
