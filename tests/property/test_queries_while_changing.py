@@ -35,7 +35,7 @@ from geostore.index import (
     radix,
 )
 from geostore.query import Cursor, Query, SummaryKeys, keys_from
-from tests.changing_store import SEED, History, Threads, queries_asked, random_of
+from tests.changing_store import SEED, History, State, Threads, queries_asked, random_of
 from tests.plain_questions import GRIDS, SCENES, Asker, entry_of, query_of, random_scene, rows_of
 from tests.plain_records import Question, Record, answer, matching, order_of, summary
 from tests.summary_model import groups_of
@@ -119,7 +119,7 @@ class Writers:
         else:
             self._publish(rng.choice(DATASETS), f"{rng.choice(SCENES)}-{rng.randrange(60)}")
 
-    def _state(self) -> tuple[Record, ...]:
+    def _state(self) -> State:
         return tuple(record for _, tiles in self._live.values() for record in tiles)
 
     def _done(self, what: str) -> None:
@@ -194,17 +194,18 @@ class Asking:
         question: Question,
         first: int,
         last: int,
-        holds: Callable[[tuple[Record, ...]], bool],
+        of: Callable[[State], object],
         got: object,
-    ) -> tuple[Record, ...]:
-        """The state, of those from `first` to `last`, of which an answer holds."""
+    ) -> State:
+        """The state, of those from `first` to `last`, of which `got` is the answer."""
         for number in range(last, first - 1, -1):
-            if holds(self._history.states[number]):
+            state = self._history.states[number]
+            if of(state) == got:
                 self._threads.count("questions")
                 self._threads.count("asked across a change", first != last)
-                return self._history.states[number]
-        expected = [record.shown() for record in answer(self._history.states[last], question)]
-        raise AssertionError(f"{question}: got {got}, of the last state {expected}")
+                return state
+        expected = of(self._history.states[last])
+        raise AssertionError(f"{question}: got {got}, of the last state it is {expected}")
 
     def _rows(self, question: Question, query: Query) -> None:
         first = self._history.first
@@ -215,26 +216,20 @@ class Asking:
             time.sleep(0)  # others may change the catalog
             found += rows_of([batch])
         self._threads.count("rows", len(found))
-        self._check(
-            question, first, last, lambda state: told(answer(state, question)) == found, found
-        )
+        self._check(question, first, last, lambda state: told(answer(state, question)), found)
 
     def _followed(self, question: Question, query: Query, reader: Reader) -> None:
         first = self._history.first
         found = reader.ask(query)
         last = self._history.last
         self._threads.count("asked of another process")
-        self._check(
-            question, first, last, lambda state: told(answer(state, question)) == found, found
-        )
+        self._check(question, first, last, lambda state: told(answer(state, question)), found)
 
     def _count(self, question: Question, query: Query) -> None:
         first = self._history.first
         found = self._catalog.count(query)
         last = self._history.last
-        self._check(
-            question, first, last, lambda state: len(answer(state, question)) == found, found
-        )
+        self._check(question, first, last, lambda state: len(answer(state, question)), found)
 
     def _summary(self, question: Question, query: Query) -> None:
         names = self._asker.summary_keys()
@@ -244,9 +239,7 @@ class Asking:
         first = self._history.first
         found = groups_of(self._catalog.aggregate(asked, by))
         last = self._history.last
-        self._check(
-            plain, first, last, lambda state: summary(matching(state, plain), names) == found, found
-        )
+        self._check(plain, first, last, lambda state: summary(matching(state, plain), names), found)
 
     def _pages(self, question: Question, query: Query) -> None:
         """Each page is of one moment; what was there all the while comes once."""
@@ -266,9 +259,7 @@ class Asking:
                 page,
                 first,
                 last,
-                lambda state, behind=behind, found=found: (  # type: ignore[misc]
-                    told(answer(state, page, behind)) == found
-                ),
+                lambda state, behind=behind: told(answer(state, page, behind)),
                 found,
             )
             seen += answer(state, page, behind)
