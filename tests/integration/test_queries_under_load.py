@@ -12,11 +12,11 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +63,7 @@ REGIONS: dict[str, Callable[[], Region]] = {
         {"type": "MultiPoint", "coordinates": [[0, 0], [180, 90], [-180, -90]]}
     ),
     "line": lambda: Region.from_geometry(
-        {"type": "LineString", "coordinates": [[-180, -90], [180, 90]]}
+        {"type": "LineString", "coordinates": [[-180, -90], [179, 84.5]]}
     ),
 }
 
@@ -173,9 +173,9 @@ def test_the_slots_of_places_at_length_12_are_found_in_bounded_time(name: str) -
 
 
 def thousand_queries(rng: random.Random) -> list[Query]:
-    """Of every size; some match everything."""
+    """Of every size; some match everything; each comes four times."""
     made = []
-    for _ in range(1000):
+    for _ in range(250):
         west, south = rng.uniform(-180, 120), rng.uniform(-85, 40)
         box = BBox(west, south, west + rng.uniform(1, 59), south + rng.uniform(1, 45))
         region = Region.from_bbox(box)
@@ -190,12 +190,18 @@ def thousand_queries(rng: random.Random) -> list[Query]:
             made.append(Query(geocode=rng.choice("0123456789bcdefghjk"), sort="-time", limit=50))
         else:
             made.append(Query(region=Region.from_bbox(GEOHASH.bounds("d")), limit=7))
-    return made
+    return rng.sample(made * 4, 1000)
 
 
-def rows_expected(rows: RowBatch, query: Query) -> int:
-    matched = int(np.count_nonzero(matching(rows, query)))
-    return matched if query.limit is None else min(query.limit, matched)
+def rows_expected(rows: RowBatch, queries: Sequence[Query]) -> list[int]:
+    """How many rows each has, by the naive model."""
+
+    @cache
+    def of(query: Query) -> int:
+        matched = int(np.count_nonzero(matching(rows, query)))
+        return matched if query.limit is None else min(query.limit, matched)
+
+    return [of(query) for query in queries]
 
 
 def peak_bytes(pid: int) -> int:
@@ -206,7 +212,7 @@ def peak_bytes(pid: int) -> int:
 
 def test_a_thousand_queries_at_once_all_answer(stocked: Catalog) -> None:
     queries, rows = thousand_queries(random.Random(5)), rows_in(stocked)
-    expected = [rows_expected(rows, query) for query in queries]
+    expected = rows_expected(rows, queries)
     before_bytes = peak_bytes(os.getpid())
     with ThreadPoolExecutor(200) as pool:
         found = list(pool.map(lambda query: sum(map(len, stocked.query(query))), queries))
@@ -270,7 +276,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
 def test_a_thousand_queries_at_once_all_answer_over_the_wire(nodes: Nodes) -> None:
     """Or are told to come back: none is short, none waits for ever, and memory is bounded."""
     queries = thousand_queries(random.Random(6))
-    expected = [rows_expected(nodes.rows, query) for query in queries]
+    expected = rows_expected(nodes.rows, queries)
     backends = [nodes.backend(number) for number in range(3)]
     before = nodes.peaks()
 
