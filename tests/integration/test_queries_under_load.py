@@ -42,6 +42,9 @@ TILES = 4000
 FINE_TILES = 1500
 NODE_TILES = 6000
 MIB = 1 << 20
+STALLED = 12
+BATCHES_AHEAD_MAX = 60
+"""Of 4096 rows, for a reader that took one: what the connection's buffers hold, and some."""
 
 
 def star(points: int, step: int) -> Region:
@@ -363,3 +366,66 @@ def test_readers_that_stall_or_vanish_hold_up_nobody(nodes: Nodes) -> None:
         # What they asked for is still theirs, whole and once.
         rest = sum(map(len, stalled[0]))
         assert rest > NODE_TILES / 2
+
+
+@dataclass
+class EndlessNode:
+    """See `endless_node.py`."""
+
+    process: subprocess.Popen[str]
+
+    def said(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def batches_made(self) -> int:
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return int(self.said())
+
+
+@pytest.fixture
+def endless(tmp_path: Path) -> Iterator[EndlessNode]:
+    process = subprocess.Popen(
+        [sys.executable, Path(__file__).parent / "endless_node.py", tmp_path / "node"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+    )  # fmt: skip
+    try:
+        yield EndlessNode(process)
+    finally:
+        process.communicate(timeout=60)  # closes its input, with which it ends
+
+
+def test_an_answer_without_end_takes_no_more_memory_than_its_reader_lets_through(
+    endless: EndlessNode,
+) -> None:
+    """A node makes rows as they are read, a bounded number ahead."""
+    address = endless.said()
+    with ExitStack() as stack:
+        channels = stack.enter_context(closing(Channels()))
+        stranger = NodeClient(channels.channel(address), address)
+        ring = stranger.get_ring(CallContext.within(20))
+        head = partial(make_head, cluster_id=ring.cluster_id, epoch=ring.epoch)
+        client = NodeClient(channels.channel(address), address, head)
+        before_bytes = peak_bytes(endless.process.pid)
+        for _ in range(STALLED):
+            stream = client.query(CallContext.within(120), Query())
+            stack.callback(stream.close)
+            assert len(next(iter(stream))) > 0
+        made, before = endless.batches_made(), -1
+        never = threading.Event()
+        while made != before:  # it comes to rest, or makes more than it may
+            assert made <= STALLED * BATCHES_AHEAD_MAX
+            never.wait(1.0)
+            made, before = endless.batches_made(), made
+            print(made)
+        assert peak_bytes(endless.process.pid) - before_bytes < 300 * MIB
+        with closing(client.query(CallContext.within(120), Query())) as stream:
+            rows = 0
+            for batch in stream:  # one who reads gets on, whoever else does not
+                rows += len(batch)
+                if rows > 150 * 4096:
+                    break
+        assert peak_bytes(endless.process.pid) - before_bytes < 300 * MIB
