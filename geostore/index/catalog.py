@@ -49,6 +49,7 @@ from geostore.index.planner import count, select
 from geostore.index.reclouding import Rules, likelihood_band, stored_values, under_rule
 from geostore.index.state import State
 from geostore.query import (
+    Batches,
     CoverageAnswer,
     CoverageRequest,
     Cursor,
@@ -165,25 +166,16 @@ class LmdbCatalog(Catalog):
     def _select(
         self,
         q: Query,
-        explain: Explain | None = None,
         *,
         slots: frozenset[int] | None = None,
         missing_ok: bool = False,
-        ordered: bool = False,
-        after: Cursor | None = None,
     ) -> Selected:
-        with self._following(explain) as (follower, txn, db):
+        with self._following() as (follower, txn, db):
             if q.datasets is not None and not missing_ok:
                 self._check_datasets(q.datasets, follower, txn, db)
-            row_slots = None
-            if slots is not None or (ordered and self._names is not None):
-                with stage_of(explain, "slots"):
-                    row_slots = self._row_slots(follower, txn, db)
+            row_slots = None if slots is None else self._row_slots(follower, txn, db)
             view = follower.memory.view()
-            if not ordered:
-                return select(view, q, explain, slots=slots, row_slots=row_slots)
-            answer = Answer(follower.memory.columns, view, q, explain, after)
-            return Selected(view.snapshot, answer.rows(slots, row_slots), row_slots)
+            return select(view, q, slots=slots, row_slots=row_slots)
 
     @staticmethod
     def _row_slots(
@@ -221,21 +213,21 @@ class LmdbCatalog(Catalog):
         if after is not None:
             after.check_sort(q.sort)
         names = self._names
-        selected = self._select(
-            q,
-            explain,
-            slots=slots,
-            missing_ok=missing_ok,
-            ordered=True,
-            after=after,
+        with self._following(explain) as (follower, txn, db):
+            if q.datasets is not None and not missing_ok:
+                self._check_datasets(q.datasets, follower, txn, db)
+            row_slots = None
+            if slots is not None or names is not None:
+                with stage_of(explain, "slots"):
+                    row_slots = self._row_slots(follower, txn, db)
+            view = follower.memory.view()
+            answer = Answer(view, q, explain, after)
+            found = answer.found(slots, row_slots)
+        snapshot = view.snapshot
+        return Batches(
+            (self._batch(Selected(snapshot, positions, row_slots), positions, names), is_last)
+            for positions, is_last in found.batches(batch_rows)
         )
-        return self._batches(selected, names, batch_rows)
-
-    def _batches(
-        self, selected: Selected, names: NodeNames | None, batch_rows: int
-    ) -> Iterator[RowBatch]:
-        for start in range(0, len(selected.positions), batch_rows):
-            yield self._batch(selected, selected.positions[start : start + batch_rows], names)
 
     def _batch(self, selected: Selected, positions: Positions, names: NodeNames | None) -> RowBatch:
         row_slots = selected.row_slots

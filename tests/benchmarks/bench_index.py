@@ -102,7 +102,7 @@ def index_ask(catalog: LmdbCatalog, query: Query, *, count: bool) -> Ask:
         if query.limit is None:
             positions = planner.select(view, query).positions
         else:
-            positions = Answer(memory.columns, view, query).rows()
+            positions = Answer(view, query).rows()
         return view.snapshot.columns["row_id"][positions]
 
     return ask
