@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from geostore.index.columns import Positions
 from geostore.index.memory import View
-from geostore.index.ordering import FIRST_ROWS, WHOLE_ROWS, behind, in_pieces
+from geostore.index.ordering import behind, in_pieces
 from geostore.index.planner import first_rows, select
 from geostore.query import Cursor, Explain, Query, stage_of
 
@@ -26,19 +26,13 @@ class Found:
     """All rows in order, the first of them soon."""
 
     def batches(self, batch_rows: int) -> Iterator[tuple[Positions, bool]]:
-        """At most `batch_rows` at a time, each with whether they are the last; to be asked once.
-
-        The first batch of several is short: it is waited for, and what comes after it costs
-        less in long ones.
-        """
+        """At most `batch_rows` at a time, each with whether they are the last; to be asked once."""
         given = 0
-        rows = batch_rows if self.total <= WHOLE_ROWS else min(FIRST_ROWS, batch_rows)
         for piece in self.pieces:
-            for start in range(0, len(piece), rows):
-                batch = piece[start : start + rows]
+            for start in range(0, len(piece), batch_rows):
+                batch = piece[start : start + batch_rows]
                 given += len(batch)
                 yield batch, given == self.total
-            rows = batch_rows
 
 
 class Answer:

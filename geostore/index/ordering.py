@@ -17,12 +17,14 @@ from geostore.index.columns import NO_START, Positions, Snapshot
 from geostore.query import Cursor, SortKey
 from geostore.query.order import order_key
 
-__all__ = ["FIRST_ROWS", "WHOLE_ROWS", "behind", "in_order", "in_pieces"]
+__all__ = ["behind", "in_order", "in_pieces"]
 
-FIRST_ROWS: Final = 1024
+FIRST_ROWS: Final = 256
 """Of a long answer so many are put in order, and given out, before the others are."""
-WHOLE_ROWS: Final = 4 * FIRST_ROWS
-"""An answer of so few rows is one piece."""
+GROWTH: Final = 4
+"""So many times as long is the next piece."""
+WHOLE_ROWS: Final = 4096
+"""So few are put in order at once, or so few behind pieces that were given."""
 CANDIDATES: Final = 4
 """The first rows are sorted out of at most so many times as many, where keys can tell."""
 CODES_MAX: Final = 1 << 16
@@ -160,30 +162,33 @@ def _tell_apart(
 def in_pieces(
     snapshot: Snapshot, positions: Positions, sort: SortKey | None, limit: int | None = None
 ) -> Iterator[Positions]:
-    """`positions` in order, at most `limit`: the first of them soon, then the rest in one piece.
+    """`positions` in order, at most `limit`: few at first, then growing pieces, then the rest.
 
-    O(n + k log k) until the first k = FIRST_ROWS are there.
+    O(n + k log k) until the first k = FIRST_ROWS are there. Whoever wants no more has caused
+    little work, and one who waits for the first does not wait for the last.
     """
     if limit is not None and limit < len(positions):
         positions = _least(snapshot, positions, sort, limit)
-    total = len(positions) if limit is None else min(limit, len(positions))
-    if total > WHOLE_ROWS:
-        positions, first = _without_first(snapshot, positions, sort)
+    left = len(positions) if limit is None else min(limit, len(positions))
+    rows = FIRST_ROWS
+    while left > WHOLE_ROWS and rows <= WHOLE_ROWS:
+        first, positions = _first_of(snapshot, positions, sort, rows)
         yield first
-        total -= len(first)
-    if total:
-        yield in_order(snapshot, positions, sort)[:total]
+        left -= rows
+        rows *= GROWTH
+    if left:
+        yield in_order(snapshot, positions, sort)[:left]
 
 
-def _without_first(
-    snapshot: Snapshot, positions: Positions, sort: SortKey | None
+def _first_of(
+    snapshot: Snapshot, positions: Positions, sort: SortKey | None, rows: int
 ) -> tuple[Positions, Positions]:
-    """(all but the first, in no order; the first, in order)."""
+    """(the first rows, in order; the others, in no order). There are more than `rows`."""
     is_near = np.zeros(snapshot.count, dtype=np.bool_)
-    near = _least(snapshot, positions, sort, FIRST_ROWS)
+    near = _least(snapshot, positions, sort, rows)
     is_near[near] = True
-    first, others = np.split(in_order(snapshot, near, sort), [FIRST_ROWS])
-    return np.concatenate([others, positions[~is_near[positions]]]), first
+    first, others = np.split(in_order(snapshot, near, sort), [rows])
+    return first, np.concatenate([others, positions[~is_near[positions]]])
 
 
 def _least(snapshot: Snapshot, positions: Positions, sort: SortKey | None, count: int) -> Positions:

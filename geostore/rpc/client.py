@@ -197,6 +197,7 @@ class NodeClient:
             head=self._head(call),
             question=question,
             explain=explain is not None,
+            end_with_rows=True,
         )
         answers = self._send(call, self._node.LeafQuery, said)
         return RowStream(answers, self.address, explain, BatchDecoder().decode)
@@ -332,6 +333,7 @@ class NodeClient:
             after=None if after is None else after.to_text(),
             explain=explain is not None,
             batch_rows=batch_rows,
+            end_with_rows=True,
         )
         return self._send(call, self._store.Query, said)
 
@@ -526,15 +528,19 @@ class RowStream(Iterator[_Rows]):
         self._explain = explain
         self._decode = decode
         self._rows = 0
-        self._is_over = False
+        self._is_closed = False
+        self.is_over = False
+        """Whether its end came with the rows that were given last; see `geostore.query.is_over`."""
         self.cursor = ""
         """The position behind the last batch, as the node wrote it."""
 
     def __next__(self) -> _Rows:
-        if self._is_over:
+        if self._is_closed:
             raise StopIteration
         try:
-            batch = self._read()
+            batch = None if self.is_over else self._read()
+            if batch is None:
+                self._hear_status()
         except BaseException:
             self.close()
             raise
@@ -545,7 +551,7 @@ class RowStream(Iterator[_Rows]):
 
     def close(self) -> None:
         """Ends the call; harmless when it is over."""
-        self._is_over = True
+        self._is_closed = True
         self._answers.cancel()
 
     def __del__(self) -> None:
@@ -557,24 +563,44 @@ class RowStream(Iterator[_Rows]):
             answer = next(self._answers, None)
         if answer is None:
             raise self._broken("it ended before its end was said")
+        part = answer.WhichOneof("part")
         try:
-            if answer.WhichOneof("part") == "chunk":
+            if part == "chunk":
                 batch = self._decode(answer.chunk.rows)
                 if len(batch) != answer.chunk.row_count:
                     raise self._broken(f"{len(batch)} rows, {answer.chunk.row_count} announced")
                 self._rows += len(batch)
                 self.cursor = answer.chunk.cursor
+                if answer.chunk.HasField("end"):
+                    self._take_end(answer.chunk.end)
+                    self.is_over = True
                 return batch
-            if answer.WhichOneof("part") != "end" or answer.end.rows_total != self._rows:
-                raise self._broken(f"{self._rows} rows came, not what its end says")
-            if self._explain is not None and answer.end.explain_json:
-                wire.explain_from_json(answer.end.explain_json, self._explain)
+            if part != "end":
+                raise self._broken("a message has neither rows nor its end")
+            self._take_end(answer.end)
         except (CorruptDataError, InvalidInputError) as error:
             raise self._broken(str(error)) from None
-        with raising_for(self._address):
-            if next(self._answers, None) is not None:
-                raise self._broken("it goes on behind its end")
         return None
+
+    def _take_end(self, end: common_pb2.RowsEnd) -> None:
+        if end.rows_total != self._rows:
+            raise self._broken(f"{self._rows} rows came, not what its end says")
+        if self._explain is not None and end.explain_json:
+            wire.explain_from_json(end.explain_json, self._explain)
+
+    def _hear_status(self) -> None:
+        """Behind the end. Where that came with rows they have been given, and are whole: a poor
+        status changes nothing any more.
+        """
+        try:
+            with raising_for(self._address):
+                is_more = next(self._answers, None) is not None
+        except UnavailableError:
+            if not self.is_over:
+                raise
+            return
+        if is_more:
+            raise self._broken("it goes on behind its end")
 
     def _broken(self, why: str) -> UnavailableError:
         return UnavailableError(f"node {self._address}: its stream of rows is broken: {why}")
