@@ -24,7 +24,7 @@ from geostore.errors import (
     UnavailableError,
 )
 from geostore.node.peer import Peer
-from geostore.query import Explain, LeafQuery, Query
+from geostore.query import Explain, LeafQuery, Query, is_over
 from geostore.rpc import messages as wire
 from geostore.rpc.client import NodeClient
 from geostore.rpc.errors import abort_with
@@ -299,6 +299,62 @@ def test_a_stream_without_its_end_is_never_taken_for_whole(
         node.answer = lambda *_, parts=parts: iter(parts)
         with pytest.raises(UnavailableError, match=r"127.0.0.1:\d+: its stream of rows is broken"):
             list(client.leaf_query(call(), request))
+
+
+def ended(
+    counts: list[int], rows_total: int, *, status: grpc.StatusCode | None = None
+) -> Callable[..., Any]:
+    """A stream whose end comes with its last rows."""
+
+    def answer(_: Any, context: grpc.ServicerContext) -> Iterator[node_pb2.LeafQueryResponse]:
+        *firsts, last = chunks(counts)
+        for chunk in firsts:
+            yield node_pb2.LeafQueryResponse(chunk=chunk)
+        last.end.rows_total = rows_total
+        yield node_pb2.LeafQueryResponse(chunk=last)
+        if status is not None:
+            context.abort(status, "the node stops")
+
+    return answer
+
+
+@pytest.mark.parametrize("status", [None, grpc.StatusCode.UNAVAILABLE])
+def test_an_end_that_comes_with_rows_makes_them_whole(
+    node: FakeNode, client: NodeClient, status: grpc.StatusCode | None
+) -> None:
+    node.answer = ended([3, 2], 5, status=status)
+    rows = client.leaf_query(call(), LeafQuery(query=Query()))
+    assert node.asked is None or node.asked.end_with_rows
+    assert (len(next(rows)), is_over(rows)) == (3, False)
+    assert (len(next(rows)), is_over(rows)) == (2, True)
+    assert list(rows) == []
+    assert node.asked.end_with_rows
+
+
+def test_a_wrong_end_with_rows_and_rows_behind_an_end_are_refused(
+    node: FakeNode, client: NodeClient
+) -> None:
+    def goes_on(*_: object) -> Iterator[node_pb2.LeafQueryResponse]:
+        first, second = chunks([1, 1])
+        first.end.rows_total = 1
+        yield node_pb2.LeafQueryResponse(chunk=first)
+        yield node_pb2.LeafQueryResponse(chunk=second)
+
+    for answer in (ended([3, 2], 4), goes_on):
+        node.answer = answer
+        with pytest.raises(UnavailableError, match="its stream of rows is broken"):
+            list(client.leaf_query(call(), LeafQuery(query=Query())))
+
+
+def test_streams_that_are_let_go_leave_no_thread(node: FakeNode, client: NodeClient) -> None:
+    node.answer = whole([1] * 50)
+    threads = threading.active_count()
+    for _ in range(30):
+        rows = client.query(call(), Query())
+        assert len(next(rows)) == 1
+        rows.close()
+    # The server's own four; a call has none.
+    assert threading.active_count() <= threads + 4
 
 
 def test_an_error_after_rows_is_raised_after_them(node: FakeNode, client: NodeClient) -> None:
