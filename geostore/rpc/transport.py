@@ -254,9 +254,6 @@ def _client_options() -> list[tuple[str, int | str]]:
         ("grpc.max_reconnect_backoff_ms", 5_000),
         # Whoever calls decides what to try again, and where: geostore's calls are not alike.
         ("grpc.enable_retries", 0),
-        # Whoever reads a stream hears the network itself: no thread is started for a call, and
-        # none passes the interpreter's lock on with every message.
-        ("SingleThreadedUnaryStream", 1),
     ]
 
 

@@ -346,17 +346,6 @@ def test_a_wrong_end_with_rows_and_rows_behind_an_end_are_refused(
             list(client.leaf_query(call(), LeafQuery(query=Query())))
 
 
-def test_streams_that_are_let_go_leave_no_thread(node: FakeNode, client: NodeClient) -> None:
-    node.answer = whole([1] * 50)
-    threads = threading.active_count()
-    for _ in range(30):
-        rows = client.query(call(), Query())
-        assert len(next(rows)) == 1
-        rows.close()
-    # The server's own four; a call has none.
-    assert threading.active_count() <= threads + 4
-
-
 def test_an_error_after_rows_is_raised_after_them(node: FakeNode, client: NodeClient) -> None:
     def answer(_: Any, context: grpc.ServicerContext) -> Iterator[store_pb2.QueryResponse]:
         for chunk in chunks([2]):
