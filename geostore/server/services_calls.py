@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar, cast
 
@@ -28,6 +29,10 @@ _NO_DEADLINE_S = 1e8
 _RETRY_S = 0.5
 GATHER_ROWS = 1024
 """Rows that are worth a message of their own."""
+FIRST_ROWS_PAUSE_S = 0.004
+"""Behind the first rows of an answer that goes on: somebody waits for them, on this machine maybe,
+and whoever asked a node merges them. What follows would take the processor from both.
+"""
 
 _Response_co = TypeVar("_Response_co", covariant=True)
 
@@ -144,6 +149,8 @@ def answer_rows(
                 )
                 call.note(rows=len(part))
                 yield make(chunk=chunk)
+                if rows_total == len(part) and not is_last:
+                    time.sleep(FIRST_ROWS_PAUSE_S)
     finally:
         close = getattr(batches, "close", None)
         if close is not None:
