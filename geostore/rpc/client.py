@@ -539,8 +539,6 @@ class RowStream(Iterator[_Rows]):
             raise StopIteration
         try:
             batch = None if self.is_over else self._read()
-            if batch is None:
-                self._hear_status()
         except BaseException:
             self.close()
             raise
@@ -552,10 +550,14 @@ class RowStream(Iterator[_Rows]):
     def close(self) -> None:
         """Ends the call; harmless when it is over."""
         self._is_closed = True
-        self._answers.cancel()
+        self._cancel()
 
     def __del__(self) -> None:
         with suppress(Exception):
+            self._cancel()
+
+    def _cancel(self) -> None:
+        if not self.is_over:  # else the node is about to end it
             self._answers.cancel()
 
     def _read(self) -> _Rows | None:
@@ -574,12 +576,16 @@ class RowStream(Iterator[_Rows]):
                 if answer.chunk.HasField("end"):
                     self._take_end(answer.chunk.end)
                     self.is_over = True
+                    # Its status is not waited for: the rows are whole whatever it says. gRPC
+                    # cancels a call that nobody holds, so this one holds itself until it ends.
+                    self._answers.add_done_callback(_let_end)
                 return batch
             if part != "end":
                 raise self._broken("a message has neither rows nor its end")
             self._take_end(answer.end)
         except (CorruptDataError, InvalidInputError) as error:
             raise self._broken(str(error)) from None
+        self._hear_status()
         return None
 
     def _take_end(self, end: common_pb2.RowsEnd) -> None:
@@ -589,21 +595,17 @@ class RowStream(Iterator[_Rows]):
             wire.explain_from_json(end.explain_json, self._explain)
 
     def _hear_status(self) -> None:
-        """Behind the end. Where that came with rows they have been given, and are whole: a poor
-        status changes nothing any more.
-        """
-        try:
-            with raising_for(self._address):
-                is_more = next(self._answers, None) is not None
-        except UnavailableError:
-            if not self.is_over:
-                raise
-            return
-        if is_more:
-            raise self._broken("it goes on behind its end")
+        """Behind the end."""
+        with raising_for(self._address):
+            if next(self._answers, None) is not None:
+                raise self._broken("it goes on behind its end")
 
     def _broken(self, why: str) -> UnavailableError:
         return UnavailableError(f"node {self._address}: its stream of rows is broken: {why}")
+
+
+def _let_end(_call: Any) -> None:
+    """Done with: nobody asks how."""
 
 
 class BlockStream(Iterator[StoredBlock]):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import inspect
 import os
 import socket
@@ -324,26 +325,41 @@ def test_an_end_that_comes_with_rows_makes_them_whole(
 ) -> None:
     node.answer = ended([3, 2], 5, status=status)
     rows = client.leaf_query(call(), LeafQuery(query=Query()))
-    assert node.asked is None or node.asked.end_with_rows
     assert (len(next(rows)), is_over(rows)) == (3, False)
     assert (len(next(rows)), is_over(rows)) == (2, True)
     assert list(rows) == []
     assert node.asked.end_with_rows
 
 
-def test_a_wrong_end_with_rows_and_rows_behind_an_end_are_refused(
+def test_a_wrong_end_with_rows_is_refused(node: FakeNode, client: NodeClient) -> None:
+    node.answer = ended([3, 2], 4)
+    with pytest.raises(UnavailableError, match="its stream of rows is broken"):
+        list(client.leaf_query(call(), LeafQuery(query=Query())))
+
+
+def test_a_call_whose_end_came_with_rows_is_neither_waited_for_nor_cancelled(
     node: FakeNode, client: NodeClient
 ) -> None:
-    def goes_on(*_: object) -> Iterator[node_pb2.LeafQueryResponse]:
-        first, second = chunks([1, 1])
-        first.end.rows_total = 1
-        yield node_pb2.LeafQueryResponse(chunk=first)
-        yield node_pb2.LeafQueryResponse(chunk=second)
+    let_end, over = threading.Event(), threading.Event()
+    seen: list[bool] = []
 
-    for answer in (ended([3, 2], 4), goes_on):
-        node.answer = answer
-        with pytest.raises(UnavailableError, match="its stream of rows is broken"):
-            list(client.leaf_query(call(), LeafQuery(query=Query())))
+    def answer(_: Any, context: grpc.ServicerContext) -> Iterator[node_pb2.LeafQueryResponse]:
+        (chunk,) = chunks([2])
+        chunk.end.rows_total = 2
+        yield node_pb2.LeafQueryResponse(chunk=chunk)
+        assert let_end.wait(20)
+        seen.append(context.is_active())
+        over.set()
+
+    node.answer = answer
+    rows = client.leaf_query(call(), LeafQuery(query=Query()))
+    assert [len(batch) for batch in rows] == [2]  # though the node has not ended the call
+    rows.close()  # type: ignore[attr-defined]
+    del rows
+    gc.collect()
+    let_end.set()
+    assert over.wait(20)
+    assert seen == [True]
 
 
 def test_an_error_after_rows_is_raised_after_them(node: FakeNode, client: NodeClient) -> None:
