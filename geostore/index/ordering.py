@@ -167,6 +167,8 @@ def in_pieces(
     O(n + k log k) until the first k = FIRST_ROWS are there. Whoever wants no more has caused
     little work, and one who waits for the first does not wait for the last.
     """
+    if limit == 0:
+        return
     if limit is not None and limit < len(positions):
         positions = _least(snapshot, positions, sort, limit)
     left = len(positions) if limit is None else min(limit, len(positions))
