@@ -171,7 +171,7 @@ def main() -> None:
             _opening(work / "catalog", table)
         counts: dict[str, int] = {}
         with open_catalog(work / "catalog", writable=True) as catalog:
-            (rows,) = catalog.query(Query(), batch_rows=tiles)
+            rows = RowBatch.concatenate(list(catalog.query(Query(), batch_rows=tiles)))
             for number in range(rounds):
                 for name, query in queries.items():
                     counts[name] = table.time(f"query {name}", lambda q=query: _drain(catalog, q))  # type: ignore[misc]
