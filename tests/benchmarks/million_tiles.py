@@ -16,7 +16,7 @@ made: a million take a second or two.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -30,6 +30,7 @@ from geostore.types import (
     BLOCK_DTYPE,
     NULL_TIME,
     BandStatistics,
+    BlockBitmaps,
     RowBatch,
     TileKey,
     TileMeta,
@@ -322,10 +323,16 @@ def _optional_time(value: int) -> int | None:
     return None if value == NULL_TIME else value
 
 
-def entries(tiles: Tiles, *, dataset_ids: tuple[str, ...] | None = None) -> Iterator[CatalogEntry]:
+def entries(
+    tiles: Tiles,
+    *,
+    dataset_ids: tuple[str, ...] | None = None,
+    bitmaps_of: Callable[[int], BlockBitmaps | None] = lambda _: None,
+) -> Iterator[CatalogEntry]:
     """The tiles as the catalog takes them in: some 20 us each, in the order of their ids.
 
-    `dataset_ids`: in the order of DATASETS; made up where left out.
+    `dataset_ids`: in the order of DATASETS; made up where left out. `bitmaps_of`: those of a tile
+    by its id; none where left out.
     """
     ids = dataset_ids or tuple(f"id-{name}" for name in DATASETS)
     statistics = tuple(
@@ -368,6 +375,7 @@ def entries(tiles: Tiles, *, dataset_ids: tuple[str, ...] | None = None) -> Iter
                 cloud_method=None if math.isnan(cloud) else "SCL 8,9,10",
                 cloud_histogram=None,
                 statistics=statistics[schema_code],
+                bitmaps=bitmaps_of(number),
             )
             yield CatalogEntry(
                 meta=meta, checksum=f"{number:032x}", bytes=size, blocks=blocks[schema_code]
