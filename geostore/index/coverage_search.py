@@ -160,7 +160,7 @@ def search(
     positions, key = positions[order], key[order]
     firsts = np.flatnonzero(np.diff(key, prepend=-1))
     tiles = np.diff(firsts, append=len(key))
-    dataset, window = dataset[order][firsts], window[order][firsts]
+    dataset, cell, window = (each[order][firsts] for each in (dataset, cell, window))
     total, lower, upper = _bounds(
         snapshot, positions, firsts, tiles, request, bitmaps, [cells_of[each] for _, each in names],
         dataset,
@@ -173,7 +173,7 @@ def search(
     groups = CoverageGroups(
         dataset_id=snapshot.group_values("dataset_id", heads),
         dataset=snapshot.group_values("dataset", heads),
-        geocode=snapshot.geocodes(heads),
+        geocode=_geocodes(snapshot, heads, dataset * len(packed) + cell),
         start_us=starts,
         end_us=ends,
         tiles=tiles.astype(np.int64),
@@ -191,6 +191,17 @@ def search(
     number = np.repeat(np.arange(len(groups), dtype=np.int64), tiles)
     is_member = wanted[number]
     return Found(groups, positions[is_member], number[is_member])
+
+
+def _geocodes(
+    snapshot: Snapshot, heads: Positions, place: npt.NDArray[np.int64]
+) -> npt.NDArray[np.object_]:
+    """The cells of groups as texts, by a row of each. Groups of one place lie side by side, and
+    its text is made once: of a cell seen sixty times that is a third of a search.
+    """
+    firsts = np.flatnonzero(np.diff(place, prepend=-1))
+    texts = snapshot.geocodes(heads[firsts])
+    return np.repeat(texts, np.diff(firsts, append=len(heads)))
 
 
 def _bounds(
