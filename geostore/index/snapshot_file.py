@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -56,6 +56,9 @@ __all__ = ["SnapshotFile", "newest_snapshots", "open_snapshot", "sound_snapshot"
 
 WRITE_BYTES = 8 << 20
 """Bytes that are checksummed and then written, while they are in the cache."""
+SYNC_BYTES = 32 << 20
+"""Bytes after which what was written is synced. A log's commits wait for the disk behind it: up to
+0.2 s behind 300 MB synced at once, 0.05 s behind these."""
 READ_BYTES = 256 << 10
 LISTINGS_MAX = 8
 """How often the directory is read again because a writer removed what it listed."""
@@ -137,6 +140,7 @@ class _Writing:
         self.name = snapshot_name(position.sequence)
         self.path = directory / self.name
         self.log_id, self.position, self.disk = log_id, position, disk
+        self._unsynced = 0
 
     def run(
         self,
@@ -151,7 +155,7 @@ class _Writing:
             try:
                 self._remove_stale(dir_fd)
                 self._write(dir_fd, arrays, entries, meta, length)
-                self._synced(dir_fd)
+                self._synced(dir_fd, self.disk.sync)
                 self._remove_older(dir_fd, keep)
             finally:
                 with suppress(OSError):
@@ -204,7 +208,7 @@ class _Writing:
             table = b"".join(entry.pack() for entry in written)
             front = pack_front(self.log_id, self.position, table, meta, len(written), length)
             self._write_all(descriptor, memoryview(front), 0)
-            self._synced(descriptor)
+            self._synced(descriptor, self.disk.sync)
             self.disk.rename(temporary, self.name, dir_fd)
         except BaseException:
             with suppress(OSError):
@@ -245,10 +249,14 @@ class _Writing:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             view = view[written:]  # a signal or a nearly full disk may have cut it short
             offset += written
+            self._unsynced += written
+        if self._unsynced >= SYNC_BYTES:
+            self._unsynced = 0
+            self._synced(descriptor, self.disk.sync_data)
 
-    def _synced(self, descriptor: int) -> None:
+    def _synced(self, descriptor: int, sync: Callable[[int], None]) -> None:
         try:
-            self.disk.sync(descriptor)
+            sync(descriptor)
         except OSError as error:
             if error.errno in FULL:  # some systems find the room only now
                 raise

@@ -716,6 +716,28 @@ def test_failing_calls_leave_the_snapshots_as_they_were(
     assert [int(path.name[9:-5]) for path in newest_snapshots(tmp_path)] == [3, 2]
 
 
+def test_what_is_written_is_synced_in_between(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot_file, "WRITE_BYTES", 800)
+    monkeypatch.setattr(snapshot_file, "SYNC_BYTES", 2000)
+    sections = {"a": np.arange(1000.0), "b": np.arange(500.0)}
+    written(tmp_path, 1)
+    for good in range(6):
+        disk = FaultyDisk()
+        disk.faults["sync_data"] = [0] * good + [errno.EIO]
+        # What a failed fsync forgot no later one brings back: it must not go on.
+        if good < 5:
+            with pytest.raises(ReadOnlyError, match="an fsync failed"):
+                written(tmp_path, 2, disk, sections=sections)
+            assert disk.calls.count("sync_data") == good + 1
+            assert "sync" not in disk.calls
+            assert len(names(tmp_path)) == 1
+        else:
+            written(tmp_path, 2, disk, sections=sections)
+    assert_same(open_snapshot(newest_snapshots(tmp_path)[0], ID), sections)
+
+
 def test_a_directory_that_cannot_be_synced_keeps_the_older_ones(tmp_path: Path) -> None:
     for sequence in (1, 2):
         written(tmp_path, sequence)
