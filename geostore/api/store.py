@@ -418,8 +418,9 @@ class Store:
             clear: only pixels count that are known to be no cloud, by the dataset's cloud rule.
             exact: read the masks of every group: `coverage` is the very number.
             refine: False reads nothing: `reached` is None where bounds leave it open.
-            dataset, bbox, geometry, geocode, recursive, time, cloud_cover, pixel_coverage, bands,
-                platform, scene, where, filter: which tiles, as in `query`.
+
+        Which tiles: `dataset`, `bbox`, `geometry`, `geocode`, `recursive`, `time`, `cloud_cover`,
+        `pixel_coverage`, `bands`, `platform`, `scene`, `where` and `filter`, as in `query`.
 
         Raises:
             NotFoundError: an unknown dataset, or a tile that was replaced meanwhile.
