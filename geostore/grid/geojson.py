@@ -17,6 +17,7 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from geostore.errors import InvalidInputError
+from geostore.grid.even_odd import even_odd_polygons
 
 __all__ = ["Parts", "read_parts", "valid_polygons", "write_parts"]
 
@@ -62,12 +63,12 @@ class Parts:
 def read_parts(value: object) -> Parts:
     """The parts of a geometry. A polygon without area counts as the line or point that it is.
 
-    Polygons that cross themselves are made valid by shapely's `make_valid`: what an odd
-    number of turns of the ring surrounds is inside.
+    Polygons that cross themselves are made valid: what an odd number of turns of their rings
+    surrounds is inside.
 
     Raises:
-        InvalidInputError: no geometry at all, or one that is empty, malformed, or has
-            coordinates that are not finite degrees of longitude and latitude.
+        InvalidInputError: no geometry at all, or one that is empty, malformed, crosses itself
+            too often, or has coordinates that are not finite degrees of longitude and latitude.
     """
     geometries = [value] if isinstance(value, BaseGeometry) else list(_geometries(value, 0))
     polygons: list[BaseGeometry] = []
@@ -305,6 +306,9 @@ def _without_negative_zero(coordinates: Floats) -> Floats:
 
 
 def valid_polygons(polygon: BaseGeometry) -> list[BaseGeometry]:
-    """The polygon, or the polygons that it falls into when made valid; none if it has no area."""
-    valid = polygon if polygon.is_valid else shapely.make_valid(polygon)
-    return [part for part in _exploded(valid) if part.geom_type == "Polygon" and not part.is_empty]
+    """The polygon, or the polygons that it falls into when made valid; none if it has no area.
+
+    Raises:
+        InvalidInputError: it crosses itself too often.
+    """
+    return [polygon] if polygon.is_valid else even_odd_polygons(polygon)

@@ -50,8 +50,10 @@ class Region:
     between threads.
     """
 
-    __slots__ = ("_key", "_rectangles", "_shapes", "_source")
+    __slots__ = ("_bboxes", "_key", "_rectangles", "_shapes", "_source")
 
+    _bboxes: tuple[BBox, ...] | None
+    """Once they have been asked for."""
     _source: BBox | Parts
     _shapes: Shapes
     _key: tuple[object, ...]
@@ -69,6 +71,7 @@ class Region:
         else:
             shapes, key = Shapes.from_parts(source), ("geometry", *source.identity())
         for name, value in (
+            ("_bboxes", None),
             ("_source", source),
             ("_shapes", shapes),
             ("_key", key),
@@ -145,6 +148,12 @@ class Region:
 
         They may hold more than the region.
         """
+        if self._bboxes is None:
+            object.__setattr__(self, "_bboxes", self._make_bboxes())
+        assert self._bboxes is not None
+        return self._bboxes
+
+    def _make_bboxes(self) -> tuple[BBox, ...]:
         if self._rectangles is not None:
             return tuple(BBox(*bounds) for bounds in self._rectangles)
         found = []

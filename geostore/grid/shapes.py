@@ -73,6 +73,9 @@ class Polygons:
         entered = segments.cut(self._edges[edge], bounds[which])
         which, part = which[entered], self._part_of_edge[edge[entered]]
         result[which] = 1
+        if len(self._polygons) == 1:
+            self._mark_inside(result, bounds)
+            return result
         entered_pairs = np.unique(which * len(self._polygons) + part)
         x = (bounds[:, 0] + bounds[:, 2]) / 2.0
         y = (bounds[:, 1] + bounds[:, 3]) / 2.0
@@ -83,6 +86,16 @@ class Polygons:
             inside = shapely.contains_xy(self._polygons[part], x[which], y[which])
         result[which[inside]] = 2
         return result
+
+    def _mark_inside(self, result: Relations, bounds: Floats) -> None:
+        """Of boxes that no edge of the only polygon enters, those inside become 2."""
+        rest = np.flatnonzero(result == 0)
+        west, south, east, north = bounds[rest].T
+        with self._lock:
+            inside = shapely.contains_xy(
+                self._polygons[0], (west + east) / 2.0, (south + north) / 2.0
+            )
+        result[rest[inside]] = 2
 
 
 class Segments:

@@ -1,6 +1,7 @@
 """The catalog: what a node remembers of its tiles, found by place, time, cloud and coverage."""
 
-from geostore.index.catalog import LmdbCatalog, open_catalog
+from geostore.index.catalog import LogCatalog, open_catalog
+from geostore.index.conversion import has_old_catalog
 from geostore.index.entry import (
     CatalogEntry,
     DatasetSummary,
@@ -17,6 +18,7 @@ from geostore.index.face import (
     RecordChange,
     RowIds,
 )
+from geostore.index.packed import PackedTiles
 
 __all__ = [
     "BATCH_ROWS",
@@ -24,13 +26,15 @@ __all__ = [
     "Catalog",
     "CatalogEntry",
     "DatasetSummary",
-    "LmdbCatalog",
+    "LogCatalog",
     "NodesOfSlot",
+    "PackedTiles",
     "Record",
     "RecordChange",
     "RowIds",
     "StagedTile",
     "TileDetails",
     "entry_from",
+    "has_old_catalog",
     "open_catalog",
 ]

@@ -150,6 +150,14 @@ class BPlusTree:
         """
         return cls(np.dtype(keys.dtype)).insert(keys, payload)
 
+    @classmethod
+    def of_sorted(cls, keys: Keys, payload: Payload) -> Self:
+        """A tree over distinct pairs that are in order already, and are its own from now on.
+
+        The leaves are slices of these arrays, which may be a file's. O(n / leaf).
+        """
+        return cls(np.dtype(keys.dtype))._over(_leaves(keys, payload))  # noqa: SLF001 - its own
+
     def __len__(self) -> int:
         return 0 if self.root is None else self.root.count
 
@@ -197,8 +205,27 @@ class BPlusTree:
         if self.root is not None and first < end:
             yield from _slices(self.root, max(0, first), end, reverse=reverse)
 
+    def key_at(self, rank: int) -> Any:
+        """The key of the entry with so many before it; O(log n)."""
+        node = self.root
+        assert node is not None, "the tree has that entry"
+        while isinstance(node, _Inner):
+            child = int(node.ends.searchsorted(rank, "right"))
+            rank -= int(node.ends[child - 1]) if child else 0
+            node = node.children[child]
+        return node.keys[rank].item()
+
     def payload(self, first: int = 0, end: int | None = None) -> Payload:
         """Payload of ranks [first, end), in order; a new array."""
+        node, low, high = self.root, max(0, first), len(self) if end is None else end
+        while isinstance(node, _Inner):  # most pieces are short, and lie in one leaf
+            child = int(node.ends.searchsorted(low, "right"))
+            if child == len(node.children) or high > node.ends[child]:
+                break
+            before = int(node.ends[child - 1]) if child else 0
+            node, low, high = node.children[child], low - before, high - before
+        if isinstance(node, _Leaf):
+            return node.payload[low:high].copy()
         parts = [payload for _, payload in self.slices(first, end)]
         return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
@@ -278,8 +305,8 @@ def _slices(node: _Node, first: int, end: int, *, reverse: bool) -> Iterator[tup
         keys, payload = node.keys[first:end], node.payload[first:end]
         yield (keys[::-1], payload[::-1]) if reverse else (keys, payload)
         return
-    low = int(np.searchsorted(node.ends, first, "right"))
-    high = int(np.searchsorted(node.ends, end, "left")) + 1
+    low = int(node.ends.searchsorted(first, "right"))
+    high = int(node.ends.searchsorted(end, "left")) + 1
     numbers = range(low, min(high, len(node.children)))
     for number in reversed(numbers) if reverse else numbers:
         before = int(node.ends[number - 1]) if number else 0

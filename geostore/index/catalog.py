@@ -1,12 +1,12 @@
-"""The catalog on LMDB (durable) and memory (searched): the first `Catalog`."""
+"""The catalog: a log and its snapshots (durable), and memory (searched)."""
 
 from __future__ import annotations
 
 import math
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -16,39 +16,34 @@ import numpy as np
 import numpy.typing as npt
 
 from geostore.errors import (
-    CorruptDataError,
+    GeostoreError,
     InvalidInputError,
     NotFoundError,
     ReadOnlyError,
     UnavailableError,
 )
-from geostore.index import coverage_search, operations, reclouding
+from geostore.index import bulk, coverage_search, operations, reclouding
 from geostore.index.aggregates import summarise
 from geostore.index.answer import Answer
 from geostore.index.batching import GroupCommit
 from geostore.index.checking import problems
 from geostore.index.columns import Positions, Snapshot
-from geostore.index.coverage_search import BITMAPS_AT_ONCE, Cells
+from geostore.index.contents import Contents
+from geostore.index.coverage_search import Cells
+from geostore.index.effects import Abandon, Begin, Effect, Switch
 from geostore.index.entry import CatalogEntry, DatasetSummary, Record, StagedTile, TileDetails
-from geostore.index.environment import Databases, Environment, Transaction
 from geostore.index.face import BATCH_ROWS, Catalog, NodesOfSlot, RecordChange, RowIds
-from geostore.index.follower import Follower, read_schema
-from geostore.index.memory import Selected
-from geostore.index.operations import PreparedEntry
-from geostore.index.packing import (
-    Group,
-    details_group,
-    key_prefix,
-    provider_covers,
-    tile_key,
-    unpack_details,
-    unpack_rows,
-)
-from geostore.index.placement import NodeNames, read_placement
+from geostore.index.home import Home
+from geostore.index.memory import Selected, View
+from geostore.index.operations import Decision, PreparedEntry
+from geostore.index.packed import PackedTiles
+from geostore.index.packing import Group, details_group, unpack_details
+from geostore.index.placement import NodeNames
 from geostore.index.planner import count, select
-from geostore.index.reclouding import Rules, likelihood_band, stored_values, under_rule
-from geostore.index.state import State
+from geostore.index.reclouding import Rules, likelihood_band, under_rule
+from geostore.index.state import Records, State
 from geostore.query import (
+    Batches,
     CoverageAnswer,
     CoverageRequest,
     Cursor,
@@ -62,36 +57,34 @@ from geostore.query import (
 from geostore.ring import SLOTS_TOTAL
 from geostore.types import RowBatch, SlotSizes, TileKey, TileRow, TileSchema
 
-__all__ = ["LmdbCatalog", "open_catalog"]
+__all__ = ["LogCatalog", "open_catalog"]
 
-REBUILD_CHUNK = 1024
+REBUILD_CHUNK = 4096
 GROUPS_KEPT = 1024
 
 Result = TypeVar("Result")
 
 
-class LmdbCatalog(Catalog):
+class LogCatalog(Catalog):
     """See `Catalog`, whose methods these are.
 
-    Cheap to open twice: all catalogs of one directory in a process share one LMDB
-    environment and one memory. A forked child may go on reading; it cannot write.
+    Cheap to open twice: all catalogs of one directory in a process share one log and one
+    memory. A forked child may go on reading; it cannot write.
     """
 
     def __init__(
         self,
-        environment: Environment,
+        home: Home,
         *,
         writable: bool,
         node: str = "local",
         nodes: NodesOfSlot | None = None,
     ) -> None:
-        self._environment = environment
+        self._home = home
         self._writable = writable
         self._node = (node,)
         self._names = None if nodes is None else NodeNames(nodes)
-        self._pid = os.getpid()
         self._closed = False
-        self._rebuilding = False
         self._groups: dict[bytes, tuple[Group, str | None]] = {}
         """Scene entries by digest, with the band that has their tiles' cloud likelihood."""
         self._stage = GroupCommit(self._stage_batches)
@@ -99,7 +92,7 @@ class LmdbCatalog(Catalog):
 
     @property
     def directory(self) -> Path:
-        return self._environment.directory
+        return self._home.directory
 
     @property
     def writable(self) -> bool:
@@ -113,13 +106,7 @@ class LmdbCatalog(Catalog):
         """
         self._names = None if nodes is None else NodeNames(nodes)
 
-    # ------------------------------------------------------------ transactions
-
-    @contextmanager
-    def _read(self) -> Iterator[tuple[Transaction[bytes], Databases]]:
-        self._check_open()
-        with self._environment.read() as opened:
-            yield opened
+    # ------------------------------------------------------------ reading and writing
 
     def _check_open(self) -> None:
         if self._closed:
@@ -129,82 +116,69 @@ class LmdbCatalog(Catalog):
         self._check_open()
         if not self._writable:
             raise ReadOnlyError(f"catalog {self.directory}: opened for reading only")
-        if os.getpid() != self._pid:
-            raise ReadOnlyError(
-                f"catalog {self.directory}: opened for writing by process {self._pid}, of which"
-                " this one is a fork; only that one may write"
-            )
+        self._home.require_writable()
 
-    def _write_tiles(self, operation: operations.Write[Result]) -> Result:
+    def _write_tiles(self, decide: Callable[[State], Decision[Result]]) -> Result:
         self._check_writable()
-        if self._rebuilding:
+        if self._home.is_rebuilding:
             raise UnavailableError(f"catalog {self.directory}: a rebuild is under way")
-        return self._environment.write(operation)
+        return self._home.write(decide)
 
     @contextmanager
-    def _following(
-        self, explain: Explain | None = None
-    ) -> Iterator[tuple[Follower, Transaction[bytes], Databases]]:
-        """The shared memory, up to date with the transaction that is given with it."""
+    def _reading(self) -> Iterator[State]:
+        """The state, up to date and locked."""
         self._check_open()
-        with self._environment.memory_lock:
-            follower = self._environment.attachment
-            if not isinstance(follower, Follower):
-                follower = self._environment.attachment = Follower()
-            with self._environment.read() as (txn, db):
-                with stage_of(explain, "refresh"):
-                    follower.refresh(txn, db)
-                yield follower, txn, db
+        with self._home.reading() as state:
+            yield state
+
+    def _view(self, explain: Explain | None = None) -> View:
+        """What queries look at, up to date."""
+        self._check_open()
+        if explain is None:
+            return self._home.refresh()
+        with explain.stage("refresh"):
+            return self._home.refresh()
 
     # ------------------------------------------------------------ queries
 
     def refresh(self) -> None:
-        with self._following():
-            pass
+        self._view()
 
     def _select(
         self,
         q: Query,
-        explain: Explain | None = None,
         *,
         slots: frozenset[int] | None = None,
         missing_ok: bool = False,
-        ordered: bool = False,
-        after: Cursor | None = None,
     ) -> Selected:
-        with self._following(explain) as (follower, txn, db):
-            if q.datasets is not None and not missing_ok:
-                self._check_datasets(q.datasets, follower, txn, db)
-            row_slots = None
-            if slots is not None or (ordered and self._names is not None):
-                with stage_of(explain, "slots"):
-                    row_slots = self._row_slots(follower, txn, db)
-            view = follower.memory.view()
-            if not ordered:
-                return select(view, q, explain, slots=slots, row_slots=row_slots)
-            answer = Answer(follower.memory.columns, view, q, explain, after)
-            return Selected(view.snapshot, answer.rows(slots, row_slots), row_slots)
+        view = self._view()
+        if q.datasets is not None and not missing_ok:
+            self._check_datasets(q.datasets, view)
+        row_slots = None if slots is None else self._row_slots(view)
+        return select(view, q, slots=slots, row_slots=row_slots)
 
-    @staticmethod
-    def _row_slots(
-        follower: Follower, txn: Transaction[bytes], db: Databases
-    ) -> npt.NDArray[np.uint16]:
-        memory = follower.memory
-        return memory.row_slots.extend(memory.columns, partial(read_placement, txn, db))
+    def _row_slots(self, view: View) -> npt.NDArray[np.uint16]:
+        return view.memory.row_slots.of(view.snapshot, self._placement_of)
 
-    @staticmethod
-    def _check_datasets(
-        names: Sequence[str], follower: Follower, txn: Transaction[bytes], db: Databases
-    ) -> None:
-        seen = follower.memory.columns.groups.interners["dataset"].codes
+    def _placement_of(self, dataset_id: str, dataset: str) -> int | None:
+        """The placement length in a dataset's record; None where there is none of that id.
+
+        Raises:
+            CorruptDataError: the record does not read.
+        """
+        definition = operations.read_definition(self._home.records, dataset_id, dataset)
+        placement = None if definition is None else definition["placement"]
+        return placement if isinstance(placement, int) else None
+
+    def _check_datasets(self, names: Sequence[str], view: View) -> None:
+        seen = view.snapshot.codes["dataset"]
+        records = self._home.records
         for name in names:
-            if name in seen or operations.read_record(txn, db, operations.DATASET_RECORDS + name):
-                continue
-            records = operations.record_names(txn, db, operations.DATASET_RECORDS)
-            known = [record.removeprefix(operations.DATASET_RECORDS) for record in records]
-            raise NotFoundError(
-                f"dataset {name!r} does not exist; known: {', '.join(known) or 'none'}"
-            )
+            if name not in seen and operations.DATASET_RECORDS + name not in records.places:
+                known = operations.known_datasets(records)
+                raise NotFoundError(
+                    f"dataset {name!r} does not exist; known: {', '.join(known) or 'none'}"
+                )
 
     def query(
         self,
@@ -221,21 +195,19 @@ class LmdbCatalog(Catalog):
         if after is not None:
             after.check_sort(q.sort)
         names = self._names
-        selected = self._select(
-            q,
-            explain,
-            slots=slots,
-            missing_ok=missing_ok,
-            ordered=True,
-            after=after,
+        view = self._view(explain)
+        if q.datasets is not None and not missing_ok:
+            self._check_datasets(q.datasets, view)
+        row_slots = None
+        if slots is not None or names is not None:
+            with stage_of(explain, "slots"):
+                row_slots = self._row_slots(view)
+        found = Answer(view, q, explain, after).found(slots, row_slots)
+        snapshot = view.snapshot
+        return Batches(
+            (self._batch(Selected(snapshot, positions, row_slots), positions, names), is_last)
+            for positions, is_last in found.batches(batch_rows)
         )
-        return self._batches(selected, names, batch_rows)
-
-    def _batches(
-        self, selected: Selected, names: NodeNames | None, batch_rows: int
-    ) -> Iterator[RowBatch]:
-        for start in range(0, len(selected.positions), batch_rows):
-            yield self._batch(selected, selected.positions[start : start + batch_rows], names)
 
     def _batch(self, selected: Selected, positions: Positions, names: NodeNames | None) -> RowBatch:
         row_slots = selected.row_slots
@@ -251,15 +223,14 @@ class LmdbCatalog(Catalog):
         slots: frozenset[int] | None = None,
         missing_ok: bool = False,
     ) -> int:
-        with self._following(explain) as (follower, txn, db):
-            if q.datasets is not None and not missing_ok:
-                self._check_datasets(q.datasets, follower, txn, db)
-            row_slots = None
-            if slots is not None:
-                with stage_of(explain, "slots"):
-                    row_slots = self._row_slots(follower, txn, db)
-            view = follower.memory.view()
-            matched = count(view, q, explain, slots=slots, row_slots=row_slots)
+        view = self._view(explain)
+        if q.datasets is not None and not missing_ok:
+            self._check_datasets(q.datasets, view)
+        row_slots = None
+        if slots is not None:
+            with stage_of(explain, "slots"):
+                row_slots = self._row_slots(view)
+        matched = count(view, q, explain, slots=slots, row_slots=row_slots)
         return matched if q.limit is None else min(matched, q.limit)
 
     def aggregate(
@@ -283,30 +254,16 @@ class LmdbCatalog(Catalog):
         missing_ok: bool = False,
     ) -> CoverageAnswer:
         names = self._names
-        while True:
-            with self._following() as (follower, txn, db):
-                if q.datasets is not None and not missing_ok:
-                    self._check_datasets(q.datasets, follower, txn, db)
-                row_slots = None
-                if slots is not None or names is not None:
-                    row_slots = self._row_slots(follower, txn, db)
-                view = follower.memory.view()
-                selected = select(view, q, None, slots=slots, row_slots=row_slots)
-                snapshot, positions = selected.snapshot, selected.positions
-                bitmaps = follower.memory.row_bitmaps
-                unread = bitmaps.missing(positions, snapshot.count)
-                generation = State.read(txn, db).generation
-
-                def details_of(some: Positions) -> list[bytes]:
-                    row_ids = snapshot.columns["row_id"][some]  # noqa: B023  # called at once
-                    return list(stored_values(txn, db, "details", generation, row_ids))  # noqa: B023
-
-                bitmaps.read(unread[:BITMAPS_AT_ONCE], details_of)
-                if len(unread) > BITMAPS_AT_ONCE:
-                    continue  # others get at the memory in between
-                cells = _cells_of(snapshot, positions, txn, db, generation)
-                known = bitmaps.view()
-                break
+        view = self._view()
+        if q.datasets is not None and not missing_ok:
+            self._check_datasets(q.datasets, view)
+        row_slots = None
+        if slots is not None or names is not None:
+            row_slots = self._row_slots(view)
+        selected = select(view, q, None, slots=slots, row_slots=row_slots)
+        snapshot, positions = selected.snapshot, selected.positions
+        known = view.memory.row_bitmaps.of(snapshot, positions, self._home.view_at)
+        cells = _cells_of(snapshot, positions, self._home.records)
         found = coverage_search.search(snapshot, positions, request, known, cells)
         members = None
         if len(found.members):
@@ -323,34 +280,31 @@ class LmdbCatalog(Catalog):
         )
 
     def tile(self, key: TileKey) -> TileRow:
-        with self._following() as (follower, txn, db):
-            row_id = txn.get(tile_key(key), db=db["published", State.read(txn, db).generation])
-            if row_id is None:
-                raise self._not_found(key)
-            columns = follower.memory.columns
-            positions = columns.find(np.array([int.from_bytes(row_id, "big")], dtype=np.int64))
-            names = self._names
-            row_slots = None if names is None else self._row_slots(follower, txn, db)
-            selected = Selected(columns.snapshot(), positions, row_slots)
+        with self._reading() as state:
+            position = state.contents.find(key)
+            view = state.contents.memory.view()
+        if position is None:
+            raise self._not_found(key)
+        names, positions = self._names, np.array([position])
+        row_slots = None if names is None else self._row_slots(view)
+        selected = Selected(view.snapshot, positions, row_slots)
         return next(self._batch(selected, positions, names).rows())
 
     def details(self, key: TileKey) -> TileDetails:
-        with self._read() as (txn, db):
-            generation = State.read(txn, db).generation
-            row_id = txn.get(tile_key(key), db=db["published", generation])
-            if row_id is None:
+        with self._reading() as state:
+            position = state.contents.find(key)
+            if position is None:
                 raise self._not_found(key)
-            # One copy, made under the transaction: the map may move or be reused after it.
-            value = txn.get(row_id, db=db["details", generation])
-            if value is None:
-                raise CorruptDataError(f"catalog {self.directory}: tile {key} has no details")
+            (at,) = state.contents.details_of(np.array([position]))
+            # Under the lock: nobody drops the segment meanwhile that these lie in.
+            value = bytes(state.view(at))
             digest = details_group(value, key)
             known = self._groups.get(digest)
             if known is None:
-                group = operations.read_group(txn, db, generation, digest, properties=True)[0]
-                known = group, likelihood_band(read_schema(txn, db, group.schema))
+                group = state.entries.group(state.entries.number(digest))
+                known = group, likelihood_band(state.schema(group.schema))
             group, band = known
-            rule = Rules(txn, db, generation).of_dataset(group.dataset_id, group.dataset)
+            rule = Rules(state.records).of_dataset(group.dataset_id, group.dataset)
         if len(self._groups) >= GROUPS_KEPT:
             self._groups = {}
         self._groups[digest] = known
@@ -360,14 +314,14 @@ class LmdbCatalog(Catalog):
     def keys(
         self, dataset_id: str | None = None, scene: str | None = None, version: str | None = None
     ) -> list[TileKey]:
-        prefix = key_prefix(dataset_id, scene, version)
-        with self._read() as (txn, db):
-            return sorted(operations.published_keys(txn, db, prefix))
+        operations.check_prefix(dataset_id, scene, version)
+        with self._reading() as state:
+            found = state.contents.keys_of(state.contents.rows_under(dataset_id, scene, version))
+        return sorted(found)
 
     def checksum(self, key: TileKey) -> str | None:
-        with self._read() as (txn, db):
-            generation = State.read(txn, db).generation
-            return operations.stored_checksum(txn, db, generation, tile_key(key))
+        with self._reading() as state:
+            return operations.stored_checksum(state, state.contents, key)
 
     # ------------------------------------------------------------ changes
 
@@ -377,23 +331,25 @@ class LmdbCatalog(Catalog):
         return self._stage.submit(prepared) if prepared else []
 
     def _stage_batches(self, batches: Sequence[list[PreparedEntry]]) -> list[list[str]]:
-        return self._write_tiles(
-            lambda txn, db: [operations.put_staged(None, batch, txn, db) for batch in batches]
-        )
+        return self._write_tiles(lambda state: operations.stage(state, batches))
 
     def staged(
         self, dataset_id: str | None = None, scene: str | None = None, version: str | None = None
     ) -> list[StagedTile]:
-        prefix = key_prefix(dataset_id, scene, version)
-        with self._read() as (txn, db):
-            found = operations.staged_tiles(txn, db, prefix)
+        operations.check_prefix(dataset_id, scene, version)
+        with self._reading() as state:
+            tiles = state.contents.staged_under(dataset_id, scene, version)
+            found = operations.staged_tiles(state, tiles)
         return sorted(found, key=lambda tile: tile.key)
 
     def unstage(
         self, dataset_id: str, scene: str | None = None, version: str | None = None
     ) -> list[TileKey]:
-        prefix = key_prefix(dataset_id, scene, version)
-        return sorted(self._write_tiles(lambda txn, db: operations.remove_staged(txn, db, prefix)))
+        operations.check_prefix(dataset_id, scene, version)
+        keys = self._write_tiles(
+            lambda state: operations.unstage(state, dataset_id, scene, version)
+        )
+        return sorted(keys)
 
     def publish(
         self,
@@ -405,19 +361,28 @@ class LmdbCatalog(Catalog):
         cells: Sequence[str] | None = None,
         record: RecordChange | None = None,
     ) -> int:
-        prefix = key_prefix(dataset_id, scene, version)
-        replaced = (
-            None if replaced_version is None else key_prefix(dataset_id, scene, replaced_version)
-        )
         wanted = None if cells is None else frozenset(cells)
 
-        def operation(txn: Transaction[bytes], db: Databases) -> int:
+        def decide(state: State) -> Decision[int]:
+            effects: list[Effect] = []
+            rules = Rules(state.records)
             if record is not None:
-                reclouding.change_record(txn, db, record)
-            shown = Rules(txn, db, State.read(txn, db).generation).shown
-            return operations.publish(txn, db, prefix, replaced, wanted, shown)
+                changed = reclouding.change_record(state, record)
+                effects += changed.effects
+                rules = Rules(state.records, changed.effects)
+            published = operations.publish(
+                state,
+                (dataset_id, scene, version),
+                replaced_version,
+                wanted,
+                partial(rules.covers_of, state),
+            )
+            return Decision(effects + published.effects, published.result)
 
-        return self._write_tiles(operation)
+        return self._write_tiles(decide)
+
+    def insert(self, tiles: PackedTiles) -> int:
+        return self._write_tiles(lambda state: bulk.insert(state, tiles))
 
     def remove(
         self,
@@ -427,38 +392,39 @@ class LmdbCatalog(Catalog):
         *,
         record: RecordChange | None = None,
     ) -> list[TileKey]:
-        prefix = key_prefix(dataset_id, scene, version)
+        operations.check_prefix(dataset_id, scene, version)
 
-        def operation(txn: Transaction[bytes], db: Databases) -> list[TileKey]:
-            operations.remove_staged(txn, db, prefix)
-            removed, state = operations.remove_published(txn, db, State.read(txn, db), prefix)
-            state.write(txn, db)
-            if record is not None:  # last: a rule that goes with its rows changes none
-                reclouding.change_record(txn, db, record)
-            return removed
+        def decide(state: State) -> Decision[list[TileKey]]:
+            removed = operations.remove(state, dataset_id, scene, version)
+            effects = removed.effects
+            if record is not None:
+                # First: rows that go would not be there to get the covers of a new rule.
+                effects = reclouding.change_record(state, record).effects + effects
+            return Decision(effects, removed.result)
 
-        return sorted(self._write_tiles(operation))
+        keys = self._write_tiles(decide)
+        return sorted(keys)
 
     # ------------------------------------------------------------ records
 
     def record_get(self, name: str) -> Record | None:
-        with self._read() as (txn, db):
-            return operations.read_record(txn, db, name)
+        with self._reading() as state:
+            return state.records.get(name)
 
     def record_compare_and_set(self, name: str, expected_revision: int, value: bytes | None) -> int:
         return self.change_definition(RecordChange(name, expected_revision, value))[0]
 
     def change_definition(self, change: RecordChange) -> tuple[int, RowIds]:
         self._check_writable()
-        return self._environment.write(lambda txn, db: reclouding.change_record(txn, db, change))
+        return self._home.write(lambda state: reclouding.change_record(state, change))
 
     def record_restore(self, name: str, record: Record) -> None:
         self._check_writable()
-        self._environment.write(lambda txn, db: reclouding.restore_record(txn, db, name, record))
+        self._home.write(lambda state: reclouding.restore_record(state, name, record))
 
     def record_names(self, prefix: str = "") -> list[str]:
-        with self._read() as (txn, db):
-            return operations.record_names(txn, db, prefix)
+        with self._reading() as state:
+            return state.records.names(prefix)
 
     # ------------------------------------------------------------ overviews
 
@@ -493,19 +459,19 @@ class LmdbCatalog(Catalog):
         return sorted(found, key=lambda each: (each.dataset, each.dataset_id))
 
     def count_in_slots(self, row_ids: RowIds, slots: frozenset[int]) -> int:
-        with self._following() as (follower, txn, db):
-            positions = follower.memory.columns.find(row_ids)
-            row_slots = self._row_slots(follower, txn, db)
+        with self._reading() as state:
+            positions = state.contents.memory.columns.find(row_ids)
+            view = state.contents.memory.view()
+        row_slots = self._row_slots(view)
         return int(np.count_nonzero(np.isin(row_slots[positions], list(slots))))
 
     def provider_cover(self, key: TileKey) -> float | None:
-        with self._read() as (txn, db):
-            generation = State.read(txn, db).generation
-            row_id = txn.get(tile_key(key), db=db["published", generation])
-            row = None if row_id is None else txn.get(row_id, db=db["rows", generation])
-        if row is None:
+        with self._reading() as state:
+            position = state.contents.find(key)
+            snapshot = state.contents.memory.columns.snapshot()
+        if position is None:
             raise self._not_found(key)
-        cover = float(provider_covers(unpack_rows([row]))[0])
+        cover = float(snapshot.columns["provider_cover"][position])
         return None if math.isnan(cover) else cover
 
     def slot_sizes(self) -> SlotSizes:
@@ -528,59 +494,53 @@ class LmdbCatalog(Catalog):
         self, published: Iterable[CatalogEntry], staged: Iterable[CatalogEntry] = ()
     ) -> int:
         self._check_writable()
-        with self._environment.write_lock:
-            if self._rebuilding:
+        with self._home.write_lock:
+            if self._home.is_rebuilding:
                 raise UnavailableError(f"catalog {self.directory}: a rebuild is under way")
-            self._rebuilding = True
+            self._home.is_rebuilding = True
         try:
             return self._rebuild(published, staged)
         finally:
-            self._rebuilding = False
+            self._home.is_rebuilding = False
 
     def _rebuild(self, published: Iterable[CatalogEntry], staged: Iterable[CatalogEntry]) -> int:
-        """Fills the databases that are not served, then lets one small transaction switch.
+        """Puts the tiles beside those that are served, then lets one small change switch.
 
-        The entries are taken from the iterators between transactions: they may read files,
-        fork, or query this catalog.
+        The entries are taken from the iterators between changes: they may read files, fork, or
+        query this catalog.
         """
+        self._home.write(lambda _: Decision([Begin()], None))
+        try:
+            for chunk in _chunks(published):
+                self._put_building(chunk, is_published=True)
+            for chunk in _chunks(staged):
+                self._put_building(chunk, is_published=False)
+            return self._home.write(_switched)
+        except BaseException:
+            with suppress(GeostoreError):  # the next change abandons it too
+                self._home.write(lambda _: Decision([Abandon()], None))
+            raise
 
-        def begin(txn: Transaction[bytes], db: Databases) -> State:
-            state = State.read(txn, db)
-            db.clear(txn, state.generation + 1)  # leavings of a rebuild that was cut off
-            return State(state.generation + 1, state.next_row_id)
+    def _put_building(self, entries: Sequence[CatalogEntry], *, is_published: bool) -> None:
+        prepared = operations.prepare(entries)
 
-        write = self._environment.write
-        state = write(begin)
-        for chunk in _chunks(published):
-            state = write(partial(operations.put_published, state, operations.prepare(chunk)))
-        for chunk in _chunks(staged):
-            write(partial(operations.put_staged, state, operations.prepare(chunk)))
-        filled = state
+        def decide(state: State) -> Decision[None]:
+            added, _ = operations.new_entries(state, _building(state), prepared)
+            effects = operations.put(state, added, is_published=is_published, is_building=True)
+            return Decision(effects, None)
 
-        def switch(txn: Transaction[bytes], db: Databases) -> int:
-            before = State.read(txn, db)
-            after = State(
-                filled.generation, filled.next_row_id, before.removed_next, before.removed_next
-            )
-            txn.drop(db["removed"], delete=False)
-            db.clear(txn, before.generation)
-            after.write(txn, db)
-            # Not with each chunk: a rule may have been changed between two of them.
-            reclouding.follow_all(txn, db, after.generation)
-            return txn.stat(db["published", after.generation])["entries"]
-
-        return write(switch)
+        self._home.write(decide)
 
     def check(self) -> list[str]:
-        with self._following() as (follower, txn, db):
-            return problems(follower, txn, db)
+        self._check_open()
+        return problems(self._home)
 
     def close(self) -> None:
         with self._closing:
             if self._closed:
                 return
             self._closed = True
-        self._environment.release()
+        self._home.release()
 
     def __enter__(self) -> Self:
         return self
@@ -595,18 +555,34 @@ def _chunks(entries: Iterable[CatalogEntry]) -> Iterator[list[CatalogEntry]]:
         yield chunk
 
 
-def _cells_of(
-    snapshot: Snapshot,
-    positions: Positions,
-    txn: Transaction[bytes],
-    db: Databases,
-    generation: int,
-) -> dict[str, Cells]:
+def _building(state: State) -> Contents:
+    """The tiles of the rebuild that is under way.
+
+    Raises:
+        UnavailableError: another process wrote meanwhile, which ends a rebuild of whoever else.
+    """
+    if state.building is None:
+        raise UnavailableError("catalog: another process's change broke off the rebuild; try again")
+    return state.building
+
+
+def _switched(state: State) -> Decision[int]:
+    """A rebuild's end: its tiles are served, under the rules that are in force now."""
+    building = _building(state)
+    effects: list[Effect] = [Switch()]
+    # Not with each chunk: a rule may have been changed between two of them.
+    covers = reclouding.follow_all(state, building)
+    if len(covers.ids):
+        effects.append(covers)
+    return Decision(effects, building.memory.columns.live)
+
+
+def _cells_of(snapshot: Snapshot, positions: Positions, records: Records) -> dict[str, Cells]:
     """Cells of the datasets of rows, by dataset id."""
-    rules = Rules(txn, db, generation)
+    rules = Rules(records)
     cells = {}
     for dataset, dataset_id in coverage_search.datasets_of(snapshot, positions):
-        definition = operations.read_definition(txn, db, dataset_id, dataset) or {}
+        definition = operations.read_definition(records, dataset_id, dataset) or {}
         groups = definition.get("groups")
         if groups:
             height, width = int(groups[0]["height"]), int(groups[0]["width"])
@@ -627,20 +603,23 @@ def open_catalog(
     writable: bool,
     node: str = "local",
     nodes: NodesOfSlot | None = None,
-    map_bytes: int | None = None,
-) -> LmdbCatalog:
-    """The catalog in a directory of its own; `writable` makes it where there is none.
+    create: bool = True,
+) -> LogCatalog:
+    """The catalog in a directory of its own; `writable` makes it where there is none (`create`).
 
-    The caller sees to it that only one process opens it writable at a time. `node` is what
+    Several processes may open it writable; their changes wait for each other. `node` is what
     rows say holds them; with `nodes` it is the names that it gives for a row's slot (see
-    `LmdbCatalog.set_nodes`). `map_bytes` is the address space taken at first; it grows by itself.
+    `LogCatalog.set_nodes`).
+
+    One of an older format is converted: for good when it is opened writable, and the caller then
+    keeps out writers of older versions; else aside, which takes as long at each opening.
 
     Raises:
-        StoreFormatError: there is no catalog, it is of a newer format, or the file is
-            something else.
-        CorruptDataError: the file is damaged.
+        StoreFormatError: there is no catalog, it is of a newer format, or a file is something
+            else.
+        CorruptDataError: a file is damaged.
         ReadOnlyError: no permission.
         StorageFullError: the disk is full.
     """
-    environment = Environment.share(Path(directory), writable=writable, map_bytes=map_bytes)
-    return LmdbCatalog(environment, writable=writable, node=node, nodes=nodes)
+    home = Home.share(Path(directory), writable=writable, create=create)
+    return LogCatalog(home, writable=writable, node=node, nodes=nodes)

@@ -5,16 +5,17 @@ predicates ask about lies in that order too, as records of eight int64. So a pla
 stretches of the table, read from memory one after another.
 The stretches of a box come from arithmetic and a directory of the curve, those of a larger shape
 from a walk down the trie; they may hold more than the place, so their rows are tested by the
-columns and rows of their cells.
+columns and rows of their cells. Where a span of time is asked for as well, its rows of a place are
+found by `TimeOrder`, which is made when that is first asked.
 
-A table never changes. Built in O(n log n), 72 bytes a row.
+A table never changes. Built in O(n log n), 72 bytes a row, and 12 with times.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -22,7 +23,9 @@ import numpy.typing as npt
 
 from geostore.grid import Region
 from geostore.index.geocodes import PackedCells, packing_of
+from geostore.index.once import once
 from geostore.index.radix import RadixTrie, Walk
+from geostore.index.time_order import Pieces, TimeOrder
 from geostore.types import SchemeName
 
 __all__ = [
@@ -32,6 +35,8 @@ __all__ = [
     "END",
     "ENOUGH_ROWS",
     "GROUP",
+    "LEAST",
+    "MOST",
     "POSITION",
     "ROW",
     "START",
@@ -39,6 +44,7 @@ __all__ = [
     "Bounds",
     "CellBox",
     "CellTable",
+    "Ground",
     "Records",
     "Stretches",
     "cell_boxes",
@@ -56,9 +62,17 @@ ENOUGH_ROWS: Final = 1024
 DIRECTORY_BITS_MAX: Final = 18
 BLOCKS_FINE: Final = 64
 """Pieces that a box is cut into where it has more."""
-MOMENT_BITS: Final = 22
-"""Of a time in microseconds, below a moment's unit: int32 then spans 570 years around 1970."""
-FEW_ROWS: Final = 48
+PIECES_MAX: Final = 1024
+"""Pieces in which rows are sought by time; a place that meets more is too large for it."""
+SMALL_FRACTION: Final = 4
+"""A place that is so many times narrower than a piece holds few of its rows."""
+GROUNDS_KEPT: Final = 2048
+"""Boxes whose cells and pieces a table remembers: people ask for one place again and again. Some
+1.2 KB each.
+"""
+PIECES_KEPT: Final = 16
+"""Of a place of more pieces nothing is remembered."""
+FEW_ROWS: Final = 128
 """With so few left all bounds are tested at once, with more one after the other."""
 JOINED_ROWS_MAX: Final = 8
 JOINED_MAX: Final = 64
@@ -90,15 +104,20 @@ def _cells_touching(
     columns, rows = grid.grid_size(length)
     extent = grid.bounds("")
     west, south, east, north = bounds
-    lat = [min(max(side, extent.south), extent.north) for side in (north, south)]
-    lon = [west, min(east, float(np.nextafter(180.0, 0.0)))]
-    column, row = grid.locate_many(lon, lat, length)
+    south, north = (min(max(side, extent.south), extent.north) for side in (south, north))
+    wider = (west - _HAIR, south - _HAIR, east + _HAIR, north + _HAIR)
+    met = grid.cells_meeting(wider, length)
+    assert met is not None, "what touches the grid meets it when widened"
     return (
-        max(int(column[0]) - 1, 0),
-        min(int(column[1]) + 1, columns - 1),
-        max(int(row[0]) - 1, 0),
-        min(int(row[1]) + 1, rows - 1),
+        max(met[0] - 1, 0),
+        min(met[1] + 1, columns - 1),
+        max(met[2] - 1, 0),
+        min(met[3] + 1, rows - 1),
     )
+
+
+_HAIR: Final = 1e-9
+"""Degrees that give a line an area: less than any cell has."""
 
 
 COLUMN, ROW, START, END, CLOUD, COVERAGE, GROUP, POSITION = range(8)
@@ -106,6 +125,8 @@ COLUMN, ROW, START, END, CLOUD, COVERAGE, GROUP, POSITION = range(8)
 and where it lies in the catalog's columns. Eight, so that eight tests are one number.
 """
 FIELDS: Final = 8
+LEAST: Final = -(1 << 63)
+MOST: Final = (1 << 63) - 1
 UNKNOWN: Final = 1 << 40
 """Stands for a percentage that is not known: above all that are."""
 
@@ -124,14 +145,6 @@ def percent_codes(values: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
 def percent_code(bound: float) -> int:
     """A bound, rounded to float32, as `percent_codes` has it."""
     return int(_INT32.unpack(_FLOAT32.pack(bound + 0.0))[0])
-
-
-def moments_of(times_us: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
-    """Times in units of some four seconds, rounded down: they order as times do, or tie."""
-    moments: npt.NDArray[np.int32] = np.clip(
-        times_us >> MOMENT_BITS, -(1 << 31), (1 << 31) - 1
-    ).astype(np.int32)
-    return moments
 
 
 def records_of(columns: dict[str, npt.NDArray[Any]], positions: Integers) -> Records:
@@ -177,15 +190,9 @@ class Bounds:
 
     def __init__(self, each: Iterable[tuple[int, int, int]] = ()) -> None:
         self.each = list(each)
-        """(field, low, high), both inclusive; one a field, the narrowest first as a rule."""
-
-    def add(self, field: int, low: int | None, high: int | None) -> None:
-        """A bound of a field that has none yet; None: open on that side."""
-        low = LEAST if low is None or low < LEAST else low
-        high = MOST if high is None or high > MOST else high
-        assert low <= MOST, "no field reaches beyond int64"
-        assert low <= high, "an empty range is answered without asking rows"
-        self.each.append((field, low, high))
+        """(field, low, high), both inclusive, LEAST and MOST where a side is open; one a field, the
+        narrowest first as a rule.
+        """
 
     def as_arrays(self) -> tuple[Records, npt.NDArray[np.uint64]]:
         """(least numbers, widths of the ranges) by field."""
@@ -197,8 +204,6 @@ class Bounds:
         return np.frombuffer(packed, np.int64, FIELDS), np.frombuffer(packed, np.uint64, -1, 64)
 
 
-LEAST: Final = -(1 << 63)
-MOST: Final = (1 << 63) - 1
 _ALL: Final = (1 << 64) - 1
 _LIMITS = struct.Struct(f"={FIELDS}q{FIELDS}Q")
 _ALL_TRUE: Final = np.uint64(0x0101010101010101)
@@ -231,6 +236,17 @@ def indices_of(stretches: Stretches) -> npt.NDArray[np.intp]:
     return found
 
 
+@dataclass(slots=True)
+class Ground:
+    """Where a region lies in a table."""
+
+    boxes: list[CellBox]
+    pieces: Pieces | None = None
+    """Of the rows by time; None: too many or too large for that."""
+    is_cut: bool = False
+    """Whether pieces were looked for."""
+
+
 class CellTable:
     """Rows of cells of one scheme and length."""
 
@@ -249,8 +265,7 @@ class CellTable:
             keys, records = keys[order], records[order]
         self.keys = keys
         self.records = records
-        self.moments = np.stack([moments_of(records[:, START]), moments_of(records[:, END])])
-        """Starts and ends once more, int32 (2, n): eight of them lie where one record does."""
+        self._grounds: dict[object, Ground] = {}
         packing = packing_of(scheme_name)
         self._shift = packing.shift(length)
         x_bits, y_bits = packing.grid.bits(length)
@@ -264,12 +279,28 @@ class CellTable:
     def __len__(self) -> int:
         return len(self.keys)
 
-    @cached_property
+    @once
     def trie(self) -> RadixTrie:
         """The trie over this table's cells, built at first use (some ms a million)."""
         return RadixTrie(packing_of(self.scheme), self.keys)
 
-    @cached_property
+    @once
+    def by_time(self) -> TimeOrder:
+        """The rows by piece and time, built at first use (a tenth of a second a million)."""
+        codes = self.keys >> np.uint64(self._shift)
+        starts, ends = self.records[:, START], self.records[:, END]
+        return TimeOrder(codes, self._bits, starts, ends, self._known_times())
+
+    def _known_times(self) -> npt.NDArray[np.int64]:
+        return np.flatnonzero(self.records[:, START] != MOST)
+
+    def check(self) -> None:
+        """Raises InternalError where the trie, or the rows by time if there are, are not right."""
+        self.trie.check()
+        if "by_time" in self.__dict__:
+            self.by_time.check(self._known_times())
+
+    @once
     def _directory(self) -> tuple[int, memoryview]:
         """(bits below its pieces, rank at which each piece of the curve begins, and the end).
 
@@ -282,6 +313,40 @@ class CellTable:
         return below, memoryview(ranks.tobytes()).cast("i")
 
     # ------------------------------------------------------------ places
+
+    def ground(self, region: Region, *, by_time: bool) -> Ground:
+        """Where a region lies in this table, if `by_time` in the rows by time too; of boxes it is
+        remembered.
+        """
+        rectangles = region.rectangles
+        found = None if rectangles is None else self._grounds.get(rectangles)
+        if found is None:
+            found = Ground(cell_boxes(self.scheme, self.length, region))
+            if rectangles is not None:
+                if len(self._grounds) >= GROUNDS_KEPT:
+                    self._grounds.clear()
+                self._grounds[rectangles] = found
+        if by_time and not found.is_cut:
+            pieces = self._pieces_by_time(found.boxes)
+            if pieces is not None and pieces.total > PIECES_KEPT:
+                return Ground(found.boxes, pieces, is_cut=True)
+            found.pieces, found.is_cut = pieces, True
+        return found
+
+    def _pieces_by_time(self, boxes: Sequence[CellBox]) -> Pieces | None:
+        bits = self.by_time.bits
+        x_bits, y_bits = self._split(bits)
+        across = pieces = 0
+        for west, east, top, bottom in boxes:
+            across = max(across, east - west + 1, bottom - top + 1)
+            wide = (east >> x_bits) - (west >> x_bits) + 1
+            pieces += wide * ((bottom >> y_bits) - (top >> y_bits) + 1)
+        if pieces > PIECES_MAX or SMALL_FRACTION * across < 1 << x_bits:
+            return None
+        codes = self._codes(boxes, bits)
+        if len(boxes) > 1:  # which may share pieces
+            codes = sorted(set(codes))
+        return self.by_time.pieces(codes)
 
     def under(self, prefix: str, *, recursive: bool) -> Stretches:
         """The rows under a geocode, or of exactly that cell."""
@@ -399,36 +464,11 @@ class CellTable:
             return np.concatenate([self.records[start:end] for start, end in stretches])
         return self.records[indices_of(stretches)]
 
-    def during(self, stretches: Stretches, first_us: int, last_us: int) -> Records:
-        """The records of stretches whose interval may overlap first..last: all that do, and a few
-        that miss it by seconds.
-        """
-        starts, ends = self.moments
-        first, last = moments_of(np.array([first_us, last_us]))
-        if len(stretches) == 1:
-            ((begin, end),) = stretches
-            mask = starts[begin:end] <= last
-            mask &= ends[begin:end] >= first
-            return self.records[begin:end].compress(mask, 0)
-        mask = np.concatenate([starts[begin:end] for begin, end in stretches]) <= last
-        mask &= np.concatenate([ends[begin:end] for begin, end in stretches]) >= first
-        hits = mask.nonzero()[0]
-        if not len(hits):
-            return self.records[:0]
-        # From where a hit lies among the stretches to where it lies in the table.
-        before = 0
-        edges, shifts = [], []
-        for begin, end in stretches:
-            shifts.append(begin - before)
-            before += end - begin
-            edges.append(before)
-        hits += np.array(shifts)[np.searchsorted(edges, hits, "right")]
-        found: Records = self.records[hits]
-        return found
-
     @staticmethod
     def within(records: Records, bounds: Bounds) -> Records:
         """Those of some records that keep all bounds; O(n)."""
+        if len(records) <= FEW_ROWS:
+            return _at_once(records, bounds.as_arrays())
         if len(records) > ENOUGH_ROWS:
             return _narrowed(records, bounds)
         left = len(bounds.each)

@@ -1,28 +1,23 @@
-"""The catalog's invariants, walked: LMDB against itself, memory against LMDB."""
+"""The catalog's invariants, walked: the files against themselves, memory against the files."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from geostore.errors import GeostoreError
-from geostore.index import operations
-from geostore.index.columns import NO_START, time_columns
-from geostore.index.environment import Databases, Transaction
-from geostore.index.follower import Follower, read_schema
+from geostore.index.columns import COLUMN_DTYPES, GROUP_COLUMNS, NO_START, Snapshot
+from geostore.index.contents import Contents
+from geostore.index.effects import ValueAt
+from geostore.index.home import Home
 from geostore.index.memory import Memory
-from geostore.index.packing import (
-    PREFIX_BYTES,
-    ROW_BYTES,
-    details_group,
-    key_prefix,
-    row_group,
-    unpack_rows,
-)
+from geostore.index.packing import ROW_DTYPE, details_group
 from geostore.index.reclouding import Rules, covers_under
-from geostore.index.state import State, pack_id, unpack_id
+from geostore.index.state import State
 
 __all__ = ["problems"]
 
@@ -30,171 +25,167 @@ PROBLEMS_MAX = 100
 """A damaged catalog would list every tile; the first hundred say enough."""
 
 
-def problems(follower: Follower, txn: Transaction[bytes], db: Databases) -> list[str]:
-    """What is wrong, one sentence each. O(tiles); `follower` is up to date with `txn`.
+def problems(home: Home) -> list[str]:
+    """What is wrong, one sentence each. O(bytes of the log + rows).
 
-    1. Every published key has a row and details, each with a right checksum and of one
-       group; and there are no other rows or details.
-    2. Every row's key is the digests of its group's names, and its geocode.
-    3. Every group counts its rows, staged and published, and names a schema that reads.
-    4. The removal log has every entry from its floor to its end; row ids are below the next.
-    5. Memory has exactly the rows of LMDB, with the same facts.
+    1. Every frame of the log and every section of the snapshots matches its checksum.
+    2. Every tile, published or staged, has details with a right checksum, of its scene's entry;
+       every scene's entry matches its digest and names a schema that reads.
+    3. A key is published once, or staged, not both; a row id was given out.
+    4. Every record's value matches its checksum.
+    5. Memory is what the newest snapshot and the log after it amount to.
     6. Every published row's cloud cover is what the rule of its dataset makes of its histogram
-       and the provider's cover; a staged row has the provider's.
+       and the provider's cover; a staged tile has the provider's.
     7. Every structure that was built has every live row that belongs in it.
     """
     found: list[str] = []
-    for problem in _walk(follower, txn, db):
+    for problem in _walk(home):
         found.append(problem)
         if len(found) >= PROBLEMS_MAX:
             break
     return found
 
 
-def _walk(follower: Follower, txn: Transaction[bytes], db: Databases) -> Iterator[str]:
+def _walk(home: Home) -> Iterator[str]:
     try:
-        state = State.read(txn, db)
-        counts: Counter[bytes] = Counter()
-        rows: dict[int, bytes] = {}
-        yield from _published(txn, db, state, rows, counts)
-        yield from _covers(txn, db, state, rows)
-        yield from _staged(txn, db, state, counts)
-        yield from _groups(txn, db, state, counts)
-        yield from _log(txn, db, state)
-        yield from _memory(follower.memory, rows)
-        yield from _structures(follower.memory)
+        yield from home.check_files()
+        with home.reading() as state:
+            yield from _rows(state)
+            yield from _staged(state)
+            yield from _scenes(state)
+            yield from _records(state)
+            yield from _covers(state)
+            yield from _memory(state.contents.memory.columns.snapshot())
+            yield from _differences(state, home.replayed(state))
+            yield from _structures(state.contents.memory)
     except GeostoreError as error:
         yield str(error)
 
 
-def _published(
-    txn: Transaction[bytes],
-    db: Databases,
-    state: State,
-    rows: dict[int, bytes],
-    counts: Counter[bytes],
-) -> Iterator[str]:
-    generation = state.generation
-    for stored, row_id in operations.entries_under(txn, db["published", generation], b""):
-        number = unpack_id(row_id)
-        row = txn.get(row_id, db=db["rows", generation])
-        details = txn.get(row_id, db=db["details", generation])
-        if number >= state.next_row_id:
-            yield f"row {number} has an id above the last that was given out"
-        if row is None or details is None:
-            yield f"tile {stored.hex()} has no {'row' if row is None else 'details'}"
-            continue
-        rows[number] = row
-        counts[row_group(row)] += 1
-        yield from _tile(txn, db, state, stored, row, details)
-    for name in ("rows", "details"):
-        entries = txn.stat(db[name, generation])["entries"]
-        if entries != len(rows):
-            yield f"{entries} {name}, expected {len(rows)}, as many as published tiles"
-
-
-def _tile(
-    txn: Transaction[bytes], db: Databases, state: State, stored: bytes, row: bytes, details: bytes
-) -> Iterator[str]:
-    try:
-        (fields,) = unpack_rows([row])
-        group, _ = operations.read_group(txn, db, state.generation, row_group(row))
-        digest = details_group(details)
-    except GeostoreError as error:
-        yield f"tile {stored.hex()}: {error}"
-        return
-    if digest != row_group(row):
-        yield f"tile {stored.hex()}: row and details name different scene entries"
-    expected = key_prefix(group.dataset_id, group.scene, group.version) + bytes(fields["geocode"])
-    if stored != expected:
-        yield f"tile {stored.hex()}: its row belongs to {expected.hex()}"
-
-
-def _covers(
-    txn: Transaction[bytes], db: Databases, state: State, rows: dict[int, bytes]
-) -> Iterator[str]:
-    """Rows whose cover is not what their dataset's rule makes of them."""
-    rules = Rules(txn, db, state.generation)
-    for number, row in rows.items():
-        details = txn.get(pack_id(number), db=db["details", state.generation])
+def _rows(state: State) -> Iterator[str]:
+    contents = state.contents
+    snapshot = contents.memory.columns.snapshot()
+    rows = np.flatnonzero(snapshot.alive)
+    ids = snapshot.columns["row_id"]
+    if len(ids) and not (ids[-1] < state.next_row_id and (np.diff(ids) > 0).all()):
+        yield f"row ids are not rising, or above {state.next_row_id - 1}, the last given out"
+    keys = contents.keys_of(rows)
+    for key, count in Counter(keys).items():
+        if count > 1:
+            yield f"tile {key} is published {count} times"
+    groups = snapshot.columns["group"][rows].tolist()
+    for key, group, at in zip(keys, groups, contents.details_of(rows), strict=True):
         try:
-            rule = rules.of_group(row_group(row))
-            table = unpack_rows([row])
-            expected = covers_under(rule, table, [details or b""])
+            digest = details_group(bytes(state.view(at)), key)
+        except GeostoreError as error:
+            yield str(error)
+            continue
+        if digest != contents.digests[group]:
+            yield f"tile {key}: row and details name different scene entries"
+
+
+def _staged(state: State) -> Iterator[str]:
+    for tile in state.contents.staged.values():
+        (row,) = np.frombuffer(tile.row, ROW_DTYPE)
+        try:
+            digest = details_group(bytes(state.view(tile.details)), tile.key)
+        except GeostoreError as error:
+            yield str(error)
+            continue
+        if digest != row["group"].tobytes():
+            yield f"tile {tile.key}: row and details name different scene entries"
+        if row["provider_xor"]:
+            yield f"tile {tile.key} is staged with another cover than its provider's"
+        if state.contents.find(tile.key) is not None:
+            yield f"tile {tile.key} is staged and published"
+
+
+def _scenes(state: State) -> Iterator[str]:
+    for number in range(len(state.entries)):
+        try:
+            state.schema(state.entries.group(number).schema)
+        except GeostoreError as error:
+            yield str(error)
+
+
+def _records(state: State) -> Iterator[str]:
+    for name in state.records.names():
+        try:
+            state.records.get(name)
+        except GeostoreError as error:
+            yield str(error)
+
+
+def _covers(state: State) -> Iterator[str]:
+    """Rows whose cover is not what their dataset's rule makes of them."""
+    contents = state.contents
+    snapshot = contents.memory.columns.snapshot()
+    rules = Rules(state.records)
+    names = set(zip(*(snapshot.group_values(name, np.flatnonzero(snapshot.alive)).tolist()
+                      for name in ("dataset_id", "dataset")), strict=True))  # fmt: skip
+    for dataset_id, dataset in sorted(names):
+        rule = rules.of_dataset(dataset_id, dataset)
+        rows = contents.rows_under(dataset_id)
+        try:
+            expected = covers_under(state, contents, rule, rows)
         except GeostoreError:
             continue  # found above already
-        if not np.array_equal(table["cloud_cover"], expected, equal_nan=True):
+        covers = snapshot.columns["cloud_cover"][rows]
+        wrong = (covers != expected) & ~(np.isnan(covers) & np.isnan(expected))
+        for at in np.flatnonzero(wrong).tolist():
             yield (
-                f"row {number} has a cloud cover of {table['cloud_cover'][0]}, expected"
-                f" {expected[0]} by its dataset's rule ({rule})"
+                f"row {snapshot.columns['row_id'][rows[at]]} has a cloud cover of {covers[at]},"
+                f" expected {expected[at]} by its dataset's rule ({rule})"
             )
 
 
-def _staged(
-    txn: Transaction[bytes], db: Databases, state: State, counts: Counter[bytes]
-) -> Iterator[str]:
-    generation = state.generation
-    for stored, value in operations.entries_under(txn, db["staged", generation], b""):
-        counts[row_group(value)] += 1
-        yield from _tile(txn, db, state, stored, value[:ROW_BYTES], value[ROW_BYTES:])
-        if any(unpack_rows([value[:ROW_BYTES]])["provider_xor"]):
-            yield f"tile {stored[PREFIX_BYTES:]!r} is staged with another cover than its provider's"
-        if txn.get(stored, db=db["published", generation]) is not None:
-            yield f"tile {stored[PREFIX_BYTES:]!r} is staged and published"
-
-
-def _groups(
-    txn: Transaction[bytes], db: Databases, state: State, counts: Counter[bytes]
-) -> Iterator[str]:
-    generation = state.generation
-    for digest, _ in operations.entries_under(txn, db["groups", generation], b""):
-        group, rows = operations.read_group(txn, db, generation, digest, properties=True)
-        if group.encode()[0] != digest:
-            yield f"scene entry {digest.hex()} does not match its digest"
-        if rows != counts[digest]:
-            yield f"scene entry {digest.hex()} counts {rows} tiles, found {counts[digest]}"
-        read_schema(txn, db, group.schema)
-    for name in ("groups", "properties"):
-        entries = txn.stat(db[name, generation])["entries"]
-        if entries != len(counts):
-            yield f"{entries} scene entries in {name}, expected {len(counts)}"
-
-
-def _log(txn: Transaction[bytes], db: Databases, state: State) -> Iterator[str]:
-    numbers = [unpack_id(number) for number, _ in operations.entries_under(txn, db["removed"], b"")]
-    if numbers != list(range(state.removed_floor, state.removed_next)):
-        yield (
-            f"removal log has {len(numbers)} entries, expected all of"
-            f" {state.removed_floor}..{state.removed_next}"
-        )
-
-
-def _memory(memory: Memory, rows: dict[int, bytes]) -> Iterator[str]:
-    snapshot = memory.columns.snapshot()
+def _memory(snapshot: Snapshot) -> Iterator[str]:
     positions = np.flatnonzero(snapshot.alive)
-    ids = snapshot.columns["row_id"][positions]
     if snapshot.live != len(positions):
         yield f"memory counts {snapshot.live} live rows, found {len(positions)}"
-    if ids.tolist() != sorted(rows):
-        yield f"memory has {len(ids)} rows, LMDB {len(rows)}, and their ids differ"
-        return
-    if not rows:
-        return
-    table = unpack_rows([rows[number] for number in ids.tolist()])
-    for name, expected in {
-        **{name: table[name] for name in ("pixel_coverage", "cloud_cover", "bytes")},
-        **time_columns(table["time_us"], table["time_end_us"]),
-    }.items():
-        held = snapshot.columns[name][positions]
-        if not np.array_equal(held, expected, equal_nan=held.dtype.kind == "f"):
-            yield f"memory and LMDB differ in {name}"
-    geocodes = snapshot.geocodes(positions).tolist()
-    if geocodes != [geocode.decode("ascii") for geocode in table["geocode"].tolist()]:
-        yield "memory and LMDB differ in geocode"
     groups = snapshot.columns["group"][positions]
     counts = np.bincount(groups, minlength=len(snapshot.group_live))
     if not np.array_equal(counts, snapshot.group_live):
         yield "memory miscounts the live rows of its groups"
+
+
+def _differences(held: State, replayed: State) -> Iterator[str]:
+    """Where a state is not what the files amount to."""
+    if held.position != replayed.position:
+        yield f"memory is at {held.position}, the log at {replayed.position}"
+        return
+    if held.records.places != replayed.records.places:
+        yield "memory and log differ in records"
+    if held.schemas != replayed.schemas:
+        yield "memory and log differ in schemas"
+    if held.next_row_id != replayed.next_row_id:
+        yield f"memory's next row is {held.next_row_id}, the log's {replayed.next_row_id}"
+    if _staged_facts(held) != _staged_facts(replayed):
+        yield "memory and log differ in staged tiles"
+    mine, theirs = _live_rows(held.contents), _live_rows(replayed.contents)
+    if not np.array_equal(mine["row_id"], theirs["row_id"]):
+        yield (
+            f"memory has {len(mine['row_id'])} rows, the log {len(theirs['row_id'])}, and their"
+            " ids differ"
+        )
+        return
+    for name, expected in theirs.items():
+        if not np.array_equal(mine[name], expected, equal_nan=expected.dtype.kind == "f"):
+            yield f"memory and log differ in {name}"
+
+
+def _staged_facts(state: State) -> list[tuple[int, str, bytes, ValueAt]]:
+    tiles = state.contents.staged.values()
+    return sorted((tile.number, str(tile.key), tile.row, tile.details) for tile in tiles)
+
+
+def _live_rows(contents: Contents) -> dict[str, npt.NDArray[Any]]:
+    snapshot = contents.memory.columns.snapshot()
+    rows = np.flatnonzero(snapshot.alive)
+    numbers = {"group", "grid"}
+    found = {name: snapshot.columns[name][rows] for name in COLUMN_DTYPES if name not in numbers}
+    found |= {name: snapshot.group_values(name, rows) for name in GROUP_COLUMNS}
+    return found
 
 
 def _structures(memory: Memory) -> Iterator[str]:
@@ -203,7 +194,7 @@ def _structures(memory: Memory) -> Iterator[str]:
     alive = snapshot.alive
     columns = snapshot.columns
     expected = {
-        "time": alive & (columns["start_us"] != NO_START),
+        "times": alive & (columns["start_us"] != NO_START),
         "cloud_cover": alive & ~np.isnan(columns["cloud_cover"]),
         "pixel_coverage": alive & ~np.isnan(columns["pixel_coverage"]),
         "cells": alive,

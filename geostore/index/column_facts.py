@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,10 @@ Booleans = npt.NDArray[np.bool_]
 Integers = npt.NDArray[np.integer[Any]]
 
 
+ASKED_TWICE_MAX: Final = 128
+"""Of so few cells it is dearer to find those that come twice than to ask about them."""
+
+
 def time_mask(view: View, at: Positions, span: TimeSpan) -> Booleans:
     """The rows whose interval overlaps a span; an unknown one overlaps none."""
     last = NO_START - 1 if span.end_us is None else min(span.end_us, NO_START - 1)
@@ -50,8 +54,12 @@ def in_boxes(boxes: list[CellBox], columns: Integers, rows: Integers) -> Boolean
 def cells_match(
     view: View, grid: int, region: Region, columns: Integers, rows: Integers
 ) -> Booleans:
-    """Which cells of one grid match a region exactly; each is asked once."""
+    """Which cells of one grid match a region exactly; each is asked once where they are many."""
     name, length = view.snapshot.grids[grid]
+    if len(columns) <= ASKED_TWICE_MAX:
+        return region.matches_cells(
+            scheme(name), columns.astype(np.int64), rows.astype(np.int64), length
+        )
     distinct, inverse = np.unique(columns.astype(np.int64) << 32 | rows, return_inverse=True)
     matches = region.matches_cells(scheme(name), distinct >> 32, distinct & 0xFFFFFFFF, length)
     mask: Booleans = matches[inverse]

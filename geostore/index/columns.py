@@ -9,15 +9,16 @@ the mask of live rows is copied when rows die.
 from __future__ import annotations
 
 import sys
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from geostore.index.effects import ValueAt
 from geostore.index.geocodes import PackedCells, packing_of
+from geostore.index.once import once
 from geostore.query.predicate import time_end_effective
 from geostore.types import NULL_TIME, RowBatch, SchemeName
 
@@ -26,6 +27,7 @@ __all__ = [
     "GROUP_COLUMNS",
     "NO_START",
     "Columns",
+    "Grid",
     "Groups",
     "Interner",
     "Positions",
@@ -51,9 +53,14 @@ COLUMN_DTYPES: dict[str, np.dtype[Any]] = {
     "pixel_coverage": np.dtype(np.float32),
     "cloud_cover": np.dtype(np.float32),
     "bytes": np.dtype(np.int64),
+    "provider_cover": np.dtype(np.float32),
+    "details_segment": np.dtype(np.int32),
+    "details_offset": np.dtype(np.int64),
+    "details_bytes": np.dtype(np.uint32),
 }
 """`grid` is a number for scheme and cell length; `cell` the packed geocode, `column` and `row` its
-place in that grid. `end_us` is the start where no end is stored (not `has_end`).
+place in that grid. `end_us` is the start where no end is stored (not `has_end`). `cloud_cover` is
+served, `provider_cover` the provider's own. The details lie in the log: segment, offset, bytes.
 """
 
 GROUP_COLUMNS: Final = ("dataset_id", "dataset", "scene", "version", "schema", "platform")
@@ -71,7 +78,16 @@ class Interner:
         self._shares_texts = shares_texts
         self.codes: dict[Hashable, int] = {}
         self._values = np.empty(16, dtype=np.object_)
-        self._ranks: npt.NDArray[np.int64] | None = None
+
+    @classmethod
+    def of(cls, keys: Sequence[Hashable], values: Sequence[object]) -> Self:
+        """One that shares texts and has these, numbered in their order."""
+        found = cls(shares_texts=True)
+        found._values = np.empty(max(16, len(values)), dtype=np.object_)
+        for number, value in enumerate(values):
+            found._values[number] = sys.intern(value) if type(value) is str else value
+        found.codes = {key: number for number, key in enumerate(keys)}
+        return found
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -80,31 +96,18 @@ class Interner:
         """The code of `key`; `value` is what it stands for, kept at the first sight."""
         code = self.codes.get(key)
         if code is None:
-            code = self.codes[key] = len(self.codes)
+            code = len(self.codes)
             if code == len(self._values):
                 self._values = np.concatenate([self._values, np.empty(code, dtype=np.object_)])
             if self._shares_texts and type(value) is str:
                 value = sys.intern(value)
             self._values[code] = value
-            self._ranks = None
+            self.codes[key] = code  # last: who finds a code finds its value
         return code
 
     def values(self) -> npt.NDArray[np.object_]:
         """Code to value. The view stays valid and unchanged as more values come."""
         return self._values[: len(self.codes)]
-
-    @property
-    def is_ranked(self) -> bool:
-        """Whether `ranks` is at hand."""
-        return self._ranks is not None
-
-    def ranks(self) -> npt.NDArray[np.int64]:
-        """Code to dense rank in the values' order; equal values share one."""
-        if self._ranks is None:
-            values = self.values().tolist()
-            order = {value: rank for rank, value in enumerate(sorted(set(values)))}
-            self._ranks = np.array([order[value] for value in values], dtype=np.int64)
-        return self._ranks
 
 
 class Groups:
@@ -119,11 +122,30 @@ class Groups:
         """Code of a scene to its groups, in order; groups only come."""
         self.count = 0
 
+    @classmethod
+    def of(
+        cls,
+        interners: dict[str, Interner],
+        codes: npt.NDArray[np.int32],
+        schemes: list[SchemeName],
+    ) -> Self:
+        """Groups by the codes (n, columns) of their texts, without any live row."""
+        found = cls()
+        found.interners = interners
+        found._codes = codes
+        found._live = np.zeros(len(codes), dtype=np.int64)
+        found.schemes = schemes
+        found.count = len(codes)
+        for number, scene in enumerate(codes[:, GROUP_COLUMNS.index("scene")].tolist()):
+            found.of_scene.setdefault(scene, []).append(number)
+        return found
+
     def add(self, values: dict[str, tuple[Hashable, object]], scheme_name: SchemeName) -> int:
         """A new group of (key, value) by column; its number."""
         if self.count == len(self._codes):
-            self._codes = np.concatenate([self._codes, np.empty_like(self._codes)])
-            self._live = np.concatenate([self._live, np.zeros_like(self._live)])
+            more = max(self.count, 16)
+            self._codes = np.concatenate([self._codes, np.empty((more, len(GROUP_COLUMNS)), "i4")])
+            self._live = np.concatenate([self._live, np.zeros(more, dtype=np.int64)])
         self._codes[self.count] = [
             self.interners[name].code(*values[name]) for name in GROUP_COLUMNS
         ]
@@ -143,8 +165,13 @@ class Groups:
         return self._live[: self.count]
 
     def add_live(self, groups: npt.NDArray[np.int32], sign: int) -> None:
-        distinct, counts = np.unique(groups, return_counts=True)
-        self._live[distinct] += sign * counts
+        if not len(groups):
+            return
+        if (groups == groups[0]).all():
+            self._live[groups[0]] += sign * len(groups)
+        else:
+            distinct, counts = np.unique(groups, return_counts=True)
+            self._live[distinct] += sign * counts
 
 
 @dataclass(frozen=True)
@@ -175,7 +202,7 @@ class Snapshot:
         """Rows, dead or alive."""
         return len(self.alive)
 
-    @cached_property
+    @once
     def live_of_codes(self) -> dict[str, npt.NDArray[np.int64]]:
         """Live rows by code of the columns of few values; O(groups), once a snapshot."""
         found = {}
@@ -197,6 +224,11 @@ class Snapshot:
             own = np.flatnonzero(numbers == number)
             texts[own] = packing_of(self.grids[number][0]).unpack(cells[own])
         return texts
+
+    def details_of(self, positions: Positions) -> Iterator[ValueAt]:
+        """Where the details of rows lie in the log."""
+        names = ("details_segment", "details_offset", "details_bytes")
+        return map(ValueAt, *(self.columns[name][positions].tolist() for name in names))
 
     def group_values(self, name: str, positions: Positions) -> npt.NDArray[np.object_]:
         """A column that rows have by their group."""
@@ -260,6 +292,18 @@ class Columns:
         self._dead = np.empty(0, dtype=np.int64)
         self._snapshot: Snapshot | None = None
 
+    @classmethod
+    def of(cls, arrays: dict[str, npt.NDArray[Any]], groups: Groups, grids: Sequence[Grid]) -> Self:
+        """Rows that are all alive. The arrays are read, never written: they may be a file's."""
+        found = cls()
+        found._arrays = dict(arrays)
+        found.count = found.live = len(arrays["row_id"])
+        found._alive = np.ones(found.count, dtype=np.bool_)
+        found.groups = groups
+        groups.add_live(arrays["group"], 1)
+        found.grids = list(grids)
+        return found
+
     def grid(self, scheme_name: SchemeName, length: int) -> int:
         """The number of a scheme and cell length."""
         grid = (scheme_name, length)
@@ -279,20 +323,29 @@ class Columns:
             name: np.empty(len(groups), COLUMN_DTYPES[name])
             for name in ("grid", "cell", "column", "row")
         }
+        for scheme_name, own in self._by_scheme(groups):
+            packing = packing_of(scheme_name)
+            packed = packing.pack_many(geocodes[own])
+            lengths = packing.lengths(packed)
+            for length in sorted(set(lengths.tolist())):
+                rows, cells = own[lengths == length], packed[lengths == length]
+                found["grid"][rows] = self.grid(scheme_name, length)
+                found["cell"][rows] = cells
+                found["column"][rows], found["row"][rows] = packing.places(cells, length)
+        return found
+
+    def _by_scheme(
+        self, groups: npt.NDArray[np.int32]
+    ) -> Iterator[tuple[SchemeName, npt.NDArray[np.intp]]]:
+        """The schemes of rows by their groups, with the rows of each."""
+        if len(groups) and (groups == groups[0]).all():
+            yield self.groups.schemes[groups[0]], np.arange(len(groups))
+            return
         distinct, inverse = np.unique(groups, return_inverse=True)
         schemes = [self.groups.schemes[number] for number in distinct.tolist()]
         for scheme_name in sorted(set(schemes)):
             of_scheme = np.array([each == scheme_name for each in schemes], np.bool_)[inverse]
-            packing = packing_of(scheme_name)
-            packed = packing.pack_many(geocodes[of_scheme])
-            lengths = packing.lengths(packed)
-            for length in np.unique(lengths).tolist():
-                own = np.flatnonzero(of_scheme)[lengths == length]
-                cells = packed[lengths == length]
-                columns, rows = packing.places(cells, length)
-                found["grid"][own] = self.grid(scheme_name, length)
-                found["cell"][own], found["column"][own], found["row"][own] = cells, columns, rows
-        return found
+            yield scheme_name, np.flatnonzero(of_scheme)
 
     def append(self, block: dict[str, npt.NDArray[Any]]) -> None:
         """Adds rows; `block` has every column, `row_id` greater than all before, ascending."""
@@ -322,6 +375,15 @@ class Columns:
         positions = positions[positions < self.count]
         return positions[np.isin(known[positions], row_ids)]
 
+    def is_alive(self, position: int) -> bool:
+        """Whether a row is there."""
+        return bool(self._alive[position])
+
+    def cells(self) -> PackedCells:
+        """The packed cells of all rows."""
+        cells: PackedCells = self._arrays["cell"][: self.count]
+        return cells
+
     def kill(self, row_ids: npt.NDArray[np.int64]) -> None:
         """Marks rows as gone; ids that are not here are ignored."""
         positions = self.find(row_ids)
@@ -334,12 +396,9 @@ class Columns:
             self.live -= len(positions)
             self._snapshot = None
 
-    def keep(self, row_ids: npt.NDArray[np.int64], covers: npt.NDArray[np.float32]) -> None:
-        """Marks all rows but these as gone, and gives these their covers anew."""
-        self.kill(
-            np.setdiff1d(self._arrays["row_id"][: self.count][self._alive[: self.count]], row_ids)
-        )
-        column = self._arrays["cloud_cover"].copy()  # snapshots keep the old one
+    def cover(self, row_ids: npt.NDArray[np.int64], covers: npt.NDArray[np.float32]) -> None:
+        """Gives rows other cloud covers. O(rows): snapshots keep the old column."""
+        column = self._arrays["cloud_cover"].copy()
         column[self.find(row_ids)] = covers
         self._arrays["cloud_cover"] = column
         self._snapshot = None

@@ -6,6 +6,7 @@ until then in the details. With them at hand a million tiles take about a second
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,14 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from geostore.index.columns import NO_START, Positions, Snapshot
+from geostore.index.effects import ValueAt
 from geostore.index.packing import BITMAP_WORDS, HAS_BITMAPS, details_bitmaps
 from geostore.query.coverage import CoverageGroups, CoverageRequest
 from geostore.types import BITMAP_SIDE, NULL_TIME, block_edges
 
-__all__ = ["BITMAPS_AT_ONCE", "Cells", "Found", "RowBitmaps", "datasets_of", "search"]
+__all__ = ["Cells", "Found", "RowBitmaps", "datasets_of", "search"]
 
-BITMAPS_AT_ONCE: Final = 16_384
-"""Details that are read while nobody else gets at the catalog's memory: some 0.1 s."""
 _READ_ROWS: Final = 4096
 
 _Words = npt.NDArray[np.uint64]
@@ -35,36 +35,41 @@ _EXACT_TOTAL: Final = 1 << 22
 
 
 class RowBitmaps:
-    """The bitmaps of rows, by position. The caller holds the catalog's lock around `read`."""
+    """The bitmaps of rows, by position; read from the details when they are first asked for."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._words: _Words = np.empty((BITMAP_WORDS, 0), dtype=np.uint64)
         self._kinds = np.empty(0, dtype=np.uint8)
 
-    def missing(self, positions: Positions, count: int) -> Positions:
-        """Those of some positions, of rows up to `count`, that were not read yet."""
-        if count > len(self._kinds):
-            capacity = max(count, 2 * len(self._kinds), 1024)
+    def of(
+        self, snapshot: Snapshot, positions: Positions, view: Callable[[ValueAt], memoryview]
+    ) -> tuple[_Words, npt.NDArray[np.uint8]]:
+        """(16, n) words and (n,) kinds, as `details_bitmaps` has them, right for `positions`.
+
+        `view` gives bytes of the log. O(rows that were not read yet).
+        """
+        with self._lock:
+            self._grow(snapshot.count)
+            unread = np.sort(positions[self._kinds[positions] == _UNREAD])
+            for start in range(0, len(unread), _READ_ROWS):
+                chunk = unread[start : start + _READ_ROWS]
+                words, kinds = details_bitmaps(
+                    [bytes(view(at)) for at in snapshot.details_of(chunk)]
+                )
+                self._words[:, chunk] = words.T
+                self._kinds[chunk] = kinds
+            return self._words, self._kinds
+
+    def _grow(self, count: int) -> None:
+        before = len(self._kinds)
+        if count > before:
+            capacity = max(count, 2 * before, 1024)
             words = np.zeros((BITMAP_WORDS, capacity), dtype=np.uint64)
-            words[:, : len(self._kinds)] = self._words
+            words[:, :before] = self._words
             kinds = np.full(capacity, _UNREAD, dtype=np.uint8)
-            kinds[: len(self._kinds)] = self._kinds
+            kinds[:before] = self._kinds
             self._words, self._kinds = words, kinds
-        unread: Positions = positions[self._kinds[positions] == _UNREAD]
-        return unread
-
-    def read(self, positions: Positions, details_of: Callable[[Positions], list[bytes]]) -> None:
-        """Takes in the bitmaps of rows; `details_of` gives their packed details."""
-        positions = np.sort(positions)
-        for start in range(0, len(positions), _READ_ROWS):
-            chunk = positions[start : start + _READ_ROWS]
-            words, kinds = details_bitmaps(details_of(chunk))
-            self._words[:, chunk] = words.T
-            self._kinds[chunk] = kinds
-
-    def view(self) -> tuple[_Words, npt.NDArray[np.uint8]]:
-        """(16, n) words and (n,) kinds, as `details_bitmaps` has them; rows that were read stay."""
-        return self._words, self._kinds
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +147,7 @@ def search(
         snapshot: where the rows are.
         positions: the rows, whose bitmaps were read.
         request: what is asked.
-        bitmaps: see `RowBitmaps.view`.
+        bitmaps: see `RowBitmaps.of`.
         cells_of: by dataset id.
     """
     start_us = snapshot.columns["start_us"][positions]
@@ -160,7 +165,7 @@ def search(
     positions, key = positions[order], key[order]
     firsts = np.flatnonzero(np.diff(key, prepend=-1))
     tiles = np.diff(firsts, append=len(key))
-    dataset, window = dataset[order][firsts], window[order][firsts]
+    dataset, cell, window = (each[order][firsts] for each in (dataset, cell, window))
     total, lower, upper = _bounds(
         snapshot, positions, firsts, tiles, request, bitmaps, [cells_of[each] for _, each in names],
         dataset,
@@ -173,7 +178,7 @@ def search(
     groups = CoverageGroups(
         dataset_id=snapshot.group_values("dataset_id", heads),
         dataset=snapshot.group_values("dataset", heads),
-        geocode=snapshot.geocodes(heads),
+        geocode=_geocodes(snapshot, heads, dataset * len(packed) + cell),
         start_us=starts,
         end_us=ends,
         tiles=tiles.astype(np.int64),
@@ -191,6 +196,17 @@ def search(
     number = np.repeat(np.arange(len(groups), dtype=np.int64), tiles)
     is_member = wanted[number]
     return Found(groups, positions[is_member], number[is_member])
+
+
+def _geocodes(
+    snapshot: Snapshot, heads: Positions, place: npt.NDArray[np.int64]
+) -> npt.NDArray[np.object_]:
+    """The cells of groups as texts, by a row of each. Groups of one place lie side by side, and
+    its text is made once: of a cell seen sixty times that is a third of a search.
+    """
+    firsts = np.flatnonzero(np.diff(place, prepend=-1))
+    texts = snapshot.geocodes(heads[firsts])
+    return np.repeat(texts, np.diff(firsts, append=len(heads)))
 
 
 def _bounds(

@@ -24,6 +24,8 @@ PackedCells = npt.NDArray[np.uint64]
 Integers = npt.NDArray[np.int64]
 
 CODE_BITS: Final = 64
+ONE_BY_ONE: Final = 16
+"""Fewer geocodes are packed one after another, some 2 us each."""
 
 
 class Packing:
@@ -71,6 +73,9 @@ class Packing:
         Raises:
             InvalidInputError: one of them is no geocode of the scheme.
         """
+        if len(geocodes) < ONE_BY_ONE:
+            texts = geocodes.tolist()
+            return np.array([self.pack(text.decode("latin-1")) for text in texts], np.uint64)
         width = geocodes.dtype.itemsize
         letters = np.ascontiguousarray(geocodes).view(np.uint8).reshape(len(geocodes), width)
         lengths = (letters != 0).sum(axis=1)

@@ -23,7 +23,15 @@ from geostore.errors import (
     UnavailableError,
 )
 
-__all__ = ["FORBIDDEN", "FULL", "ForkHeld", "LogDisk", "hold_at_fork", "translate"]
+__all__ = [
+    "FORBIDDEN",
+    "FULL",
+    "ForkHeld",
+    "LogDisk",
+    "hold_at_fork",
+    "sync_directory",
+    "translate",
+]
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
@@ -91,6 +99,15 @@ class LogDisk:
             return bytes.fromhex(BOOT_ID_FILE.read_text().strip().replace("-", ""))
         except (OSError, ValueError):
             return UNKNOWN_BOOT
+
+
+def sync_directory(path: Path) -> None:
+    """Makes a directory's entries durable. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def translate(error: OSError, where: str) -> GeostoreError:

@@ -11,6 +11,7 @@ from geostore.errors import CorruptDataError, StoreFormatError
 from geostore.index.log_disk import LogDisk, hold_at_fork, translate
 from geostore.index.log_head import HeadReader
 from geostore.index.log_layout import (
+    FRAME_HEADER_BYTES,
     HEAD_FILE,
     REBUILD,
     SEGMENT_HEADER_BYTES,
@@ -118,11 +119,33 @@ class LogReader:
                 self._position = slot.position
             return self._position
 
+    def has_unsynced(self) -> bool:
+        """Whether something begins behind `position`: what a writer that died had not synced.
+
+        The next writer finds out what of it is whole. Ask where nobody writes.
+        """
+        with self._lock:
+            at = self.refresh()
+            if at.segment == 0:
+                return False
+            if self._segments.numbers()[-1] > at.segment:
+                return True
+            descriptor = self._segments.opened(at.segment)
+            try:
+                begun = self._disk.pread(descriptor, FRAME_HEADER_BYTES, at.offset)
+            except OSError as error:
+                raise translate(error, self._segments.where(at.segment)) from error
+            finally:
+                self._disk.close(descriptor)
+            return any(begun)
+
     def is_current(self) -> bool:
         """Whether the log is still what the directory's path leads to. Two calls of stat.
 
         False after another log was put in its place, or its writer called `retire`.
         """
+        if not self._segments.is_current():
+            return False
         head = self._head
         if head is not None:
             slot = head.read()
@@ -130,7 +153,12 @@ class LogReader:
                 return False
             if not self._is_head(head):
                 self._head = None  # made anew by hand: `refresh` looks for it
-        return self._segments.is_current()
+        return True
+
+    @property
+    def has_head(self) -> bool:
+        """Whether there is a sound head: without one each `refresh` searches for the end."""
+        return self._head is not None
 
     def _is_head(self, head: HeadReader) -> bool:
         try:
@@ -171,7 +199,9 @@ class LogReader:
 
     def close(self) -> None:
         """Gives back what nobody has a view of; views stay valid."""
-        self._segments.close()
+        with self._lock:
+            self._head = None
+            self._segments.close()
 
     def hold_for_fork(self) -> None:
         """Leaves no lock held in the child."""

@@ -160,7 +160,7 @@ def problems(segments: Segments, head: HeadSlot | None) -> list[str]:
     position: Position | None = None
     for number in numbers:
         try:
-            header = segments.header(number)
+            header = segments.read_header(number)
             if position is not None and position.segment == number - 1:
                 segments.following(position)
             position = header.start

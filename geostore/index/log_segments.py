@@ -178,8 +178,10 @@ class Segments:
     def header(self, number: int) -> SegmentHeader:
         """The verified header of a segment."""
         kept = self._kept.get(number)
-        if kept is not None:
-            return kept.header
+        return self.read_header(number) if kept is None else kept.header
+
+    def read_header(self, number: int) -> SegmentHeader:
+        """The header of a segment as its file has it now, verified."""
         descriptor = self.opened(number)
         try:
             return self._checked_header(descriptor, number)

@@ -511,10 +511,14 @@ class LogWriter:
                 )
             return found
 
-    def close(self) -> None:
-        """Gives back everything; what was not synced is not durable. Views stay valid."""
+    def close(self, *, tidy: bool = True) -> None:
+        """Gives back everything; what was not synced is not durable. Views stay valid.
+
+        With `tidy` the file is cut to its content: not if another process may have written since.
+        """
         with self._sync_lock, self._append_lock:
-            if self._descriptor >= 0 and os.getpid() == self._pid and self._failure is None:
+            tidy = tidy and os.getpid() == self._pid and self._failure is None
+            if self._descriptor >= 0 and tidy:
                 # Tidier, and a quicker opening; nothing acknowledged depends on it.
                 with suppress(OSError):
                     self._disk.truncate(self._descriptor, self._end.offset)

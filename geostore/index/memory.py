@@ -2,13 +2,16 @@
 
 Structures are built at the first query that could use them, then kept up: rows that came since
 (the *tail*) are tested one by one until they are enough to be worth taking in.
+
+Whoever changes the columns holds the catalog's lock. A view is never changed: queries use it
+without any lock, but while a structure is built.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -16,6 +19,7 @@ import numpy.typing as npt
 
 from geostore.index.columns import Columns, Positions, Snapshot
 from geostore.index.coverage_search import RowBitmaps
+from geostore.index.once import once
 from geostore.index.placement import RowSlots
 from geostore.index.structures import Cells, Facts, Percents, Runs, Structure, Times
 from geostore.query.predicate import schema_matches
@@ -42,103 +46,194 @@ class Selected:
     """Slots of the snapshot's rows, by position, where they were worked out."""
 
 
-@dataclass(slots=True)
-class _Structures:
-    times: Times = field(default_factory=Times.empty)
-    cells: Cells = field(default_factory=Cells.empty)
-    percents: dict[str, Percents] = field(default_factory=dict)
-    """By column: `cloud_cover`, `pixel_coverage`."""
-    runs: Runs | None = None
-
-
 class Memory:
     """Columns and structures of all published rows. The caller holds the catalog's lock."""
 
-    def __init__(self) -> None:
-        self.columns = Columns()
-        self.row_slots = RowSlots()
-        self._built = _Structures()
+    def __init__(self, columns: Columns | None = None, row_slots: RowSlots | None = None) -> None:
+        self.columns = columns or Columns()
+        self.row_slots = row_slots or RowSlots()
+        self.built: dict[str, Structure] = {}
+        """The newest structures, by name; each knows up to which row. Never changed in place."""
+        self.building = threading.RLock()
+        """Held while a structure is built, so that several queries do not build the same."""
+        self.covers_changed = 0
+        """How often rows got other cloud covers: structures of before are of no use then."""
         self._view: View | None = None
 
-    @cached_property
+    def hold_for_fork(self) -> None:
+        """Leaves no lock held in the child."""
+        self.building.acquire()
+        self.row_slots.lock.acquire()
+
+    def resume_after_fork(self) -> None:
+        """Undoes `hold_for_fork`."""
+        self.row_slots.lock.release()
+        self.building.release()
+
+    @once
     def row_bitmaps(self) -> RowBitmaps:
         """The bitmaps of rows, once a search asks for them."""
         return RowBitmaps()
 
     @property
     def is_mostly_dead(self) -> bool:
-        """Whether loading anew would pay: dead rows outnumber the live."""
+        """Whether making all anew would pay: dead rows outnumber the live."""
         dead = self.columns.count - self.columns.live
         return dead > self.columns.live + 1024
 
-    def keep(self, row_ids: npt.NDArray[np.int64], covers: npt.NDArray[np.float32]) -> None:
-        """All rows but these are gone, and these have these covers (dataset by dataset, a cloud
-        rule changes them all).
-        """
-        self.columns.keep(row_ids, covers)
-        self._built.cells = Cells.empty()
-        self._built.percents.pop("cloud_cover", None)
+    def cover(self, row_ids: npt.NDArray[np.int64], covers: npt.NDArray[np.float32]) -> None:
+        """Gives rows other cloud covers; what is sorted or kept by these is built anew."""
+        self.columns.cover(row_ids, covers)
+        with self.building:
+            self.covers_changed += 1
+            self.built = {
+                name: one for name, one in self.built.items() if name not in _BY_CLOUD_COVER
+            }
 
     def view(self) -> View:
         """The rows as they are now; the same object until they change."""
         snapshot = self.columns.snapshot()
         if self._view is None or self._view.snapshot is not snapshot:
-            self._view = View(snapshot, self._built)
+            self._view = View(snapshot, self)
         return self._view
+
+
+STRUCTURES: Final = ("cells", "times", "cloud_cover", "pixel_coverage", "runs")
+_BY_CLOUD_COVER: Final = ("cells", "cloud_cover")
 
 
 class View:
     """A snapshot and the structures over it; they are brought up to date when asked for."""
 
-    def __init__(self, snapshot: Snapshot, built: _Structures) -> None:
+    def __init__(self, snapshot: Snapshot, memory: Memory) -> None:
         self.snapshot = snapshot
-        self._built = built
+        self.memory = memory
+        self._built = memory.built
+        self._covers_changed = memory.covers_changed
+
+    @property
+    def _tail_max(self) -> int:
+        return max(TAIL_ROWS, self.snapshot.count // TAIL_FRACTION)
 
     def _is_current(self, structure: Structure) -> bool:
-        total = self.snapshot.count
-        tail = total - structure.upto
-        return tail <= max(TAIL_ROWS, total // TAIL_FRACTION) and structure.upto > 0
+        return self.snapshot.count - structure.upto <= self._tail_max and structure.upto > 0
 
     def _has_too_many_dead(self, structure: Structure) -> bool:
+        if isinstance(structure, Runs):
+            return False  # it has all rows, dead or alive
         dead = len(self.snapshot.dead) - structure.dead_seen
         return dead > max(TAIL_ROWS, self.snapshot.count // DEAD_FRACTION)
 
-    @cached_property
+    def _serves(self, structure: Structure) -> bool:
+        return self._is_current(structure) and not self._has_too_many_dead(structure)
+
+    def _extended(self, name: str, structure: Structure | None) -> Structure:
+        """A structure with all rows of this view, made from an older one of them."""
+        if name == "runs":
+            return Runs.of(self.snapshot)
+        if name == "cells":
+            cells = Cells.empty() if structure is None else structure
+            assert isinstance(cells, Cells)
+            return cells.extended(self.snapshot)
+        if structure is None or self._has_too_many_dead(structure):
+            structure = Times.empty() if name == "times" else Percents.empty()
+        if isinstance(structure, Times):
+            return structure.extended(self.snapshot)
+        assert isinstance(structure, Percents)
+        return structure.extended(self.snapshot, name)
+
+    def _brought_up(self, name: str) -> Structure:
+        """A structure that serves this view: the one at hand, or another view's, or a new one."""
+        mine = self._built.get(name)
+        if mine is not None and self._serves(mine):
+            return mine
+        memory = self.memory
+        with memory.building:
+            theirs = self._usable(name)
+            if theirs is not None and self._serves(theirs):
+                return theirs
+            return self._build(name, theirs)
+
+    def _usable(self, name: str) -> Structure | None:
+        """The newest structure, if it is of rows of this view; else the one of its beginning.
+
+        One of a newer view may have rows that are not here, or have left out some that are.
+        """
+        newest = self.memory.built.get(name)
+        if newest is not None and (
+            newest.upto > self.snapshot.count
+            or newest.dead_seen > len(self.snapshot.dead)
+            or self.memory.covers_changed != self._covers_changed
+        ):
+            return self._built.get(name)
+        return newest
+
+    def _build(self, name: str, from_: Structure | None) -> Structure:
+        """Caller holds the lock for it."""
+        memory = self.memory
+        made = self._extended(name, from_)
+        newest = memory.built.get(name)
+        is_newest = newest is None or newest.upto <= made.upto
+        if is_newest and memory.covers_changed == self._covers_changed:
+            memory.built = {**memory.built, name: made}
+        return made
+
+    @once
     def times(self) -> Times:
         """Rows by time."""
-        times = self._built.times
-        if self._has_too_many_dead(times):
-            times = Times.empty()
-        if not self._is_current(times):
-            times = self._built.times = times.extended(self.snapshot)
+        times = self._brought_up("times")
+        assert isinstance(times, Times)
         return times
 
     def percents(self, column: str) -> Percents:
         """Of `cloud_cover` or `pixel_coverage`."""
-        percents = self._built.percents.get(column)
-        if percents is None or self._has_too_many_dead(percents):
-            percents = Percents.empty()
-        if not self._is_current(percents):
-            percents = self._built.percents[column] = percents.extended(self.snapshot, column)
+        percents = self._brought_up(column)
+        assert isinstance(percents, Percents)
         return percents
 
-    @cached_property
+    @once
     def cells(self) -> Cells:
         """All rows by place."""
-        cells = self._built.cells
-        if not self._is_current(cells) or self._has_too_many_dead(cells):
-            cells = self._built.cells = cells.extended(self.snapshot)
+        cells = self._brought_up("cells")
+        assert isinstance(cells, Cells)
         return cells
 
-    @cached_property
+    @once
     def runs(self) -> Runs:
         """Rows by group."""
-        runs = self._built.runs
-        if runs is None or not self._is_current(runs):
-            runs = self._built.runs = Runs.of(self.snapshot)
+        runs = self._brought_up("runs")
+        assert isinstance(runs, Runs)
         return runs
 
-    @cached_property
+    def _behind(self) -> list[str]:
+        """Structures that will soon have to be brought up to date by a query."""
+        return [
+            name
+            for name, structure in self.memory.built.items()
+            if 2 * (self.snapshot.count - structure.upto) > self._tail_max
+            or self._has_too_many_dead(structure)
+        ]
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether `bring_up` has something to do."""
+        return bool(self._behind())
+
+    def bring_up(self) -> None:
+        """Takes what came into the structures that were built, so that no query has to."""
+        for name in self._behind():
+            with self.memory.building:
+                self._build(name, self._usable(name))
+
+    def build_all(self) -> None:
+        """Makes every structure, of all rows. About a second a million where there is none."""
+        for name in STRUCTURES:
+            with self.memory.building:
+                found = self._usable(name)
+                if found is None or found.upto < self.snapshot.count:
+                    self._build(name, found)
+
+    @once
     def facts(self) -> Facts:
         """All rows, dead or alive, by position: views of the columns."""
         return Facts.of(self.snapshot.columns)
@@ -161,12 +256,4 @@ class View:
 
     def structures(self) -> dict[str, Structure]:
         """Those that were built, by name: for checks."""
-        found: dict[str, Structure] = {}
-        if self._built.times.upto:
-            found["time"] = self._built.times
-        if self._built.cells.upto:
-            found["cells"] = self._built.cells
-        found.update(self._built.percents)
-        if self._built.runs is not None:
-            found["runs"] = self._built.runs
-        return found
+        return dict(self.memory.built)

@@ -1,20 +1,18 @@
-"""What each change of the catalog does inside one LMDB transaction.
+"""What each change of the catalog amounts to: decided against its state, done by nobody here.
 
-Functions here take a transaction and may run again from the start (when the map grew), so
-they change nothing but the transaction.
+A function here reads the state and returns effects with what its caller is told. The catalog puts
+the effects into the log as one frame, and whoever replays that comes to the state after it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import struct
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from geostore.errors import (
     ConflictError,
@@ -22,116 +20,77 @@ from geostore.errors import (
     InvalidInputError,
     NotFoundError,
 )
+from geostore.index.contents import Contents, Staged
+from geostore.index.effects import Effect, Gone, PutRecord, Scene, Schema, Shown, Tiles, Unstaged
 from geostore.index.entry import CatalogEntry, Record, StagedTile
-from geostore.index.environment import Databases, Transaction
 from geostore.index.face import RecordChange
+from geostore.index.geocodes import packing_of
 from geostore.index.packing import (
-    PREFIX_BYTES,
-    ROW_BYTES,
+    ROW_DTYPE,
     Group,
     details_checksum,
     details_size,
     key_prefix,
     pack_details,
     pack_row,
-    row_group,
 )
-from geostore.index.state import State, pack_id, unpack_id
+from geostore.index.state import Records, State
 from geostore.types import TileKey, TileSchema
-
-if TYPE_CHECKING:
-    from lmdb import _Database
 
 __all__ = [
     "DATASET_RECORDS",
+    "RECORD_NAME_BYTES_MAX",
+    "Decision",
     "PreparedEntry",
     "change_record",
-    "entries_under",
+    "check_prefix",
+    "known_datasets",
+    "new_entries",
     "parse_definition",
     "prepare",
     "publish",
-    "published_keys",
-    "put_published",
-    "put_staged",
+    "put",
     "read_definition",
-    "read_group",
-    "read_record",
-    "record_names",
-    "remove_published",
-    "remove_staged",
-    "restart_removals",
+    "remove",
     "restore_record",
+    "stage",
     "staged_tiles",
     "stored_checksum",
+    "tiles_of",
+    "unstage",
 ]
 
 Result = TypeVar("Result")
-Write = Callable[["Transaction[bytes]", Databases], Result]
-"""What `Environment.write` runs."""
-
-REMOVAL_LOG_MAX = 4096
-"""Entries kept for followers; one that is further behind loads everything anew."""
 
 DATASET_RECORDS = "dataset/"
 """Names of the records that hold datasets' definitions begin so."""
-RECORD_KEY_BYTES_MAX = 440
-"""Longer names are cut and told apart by a digest (LMDB keys end at 511 bytes)."""
-_RECORD_HEADER = struct.Struct("<QI")
-_COUNT = struct.Struct("<Q")
+RECORD_NAME_BYTES_MAX = 1 << 20
 
 
-def entries_under(
-    txn: Transaction[bytes], database: _Database, prefix: bytes
-) -> Iterator[tuple[bytes, bytes]]:
-    """Keys that begin with `prefix`, in order, with their values."""
-    with txn.cursor(database) as cursor:
-        found = cursor.set_range(prefix) if prefix else cursor.first()
-        while found:
-            key, value = cursor.item()
-            if not key.startswith(prefix):
-                return
-            yield key, value
-            found = cursor.next()
+@dataclass(frozen=True, slots=True)
+class Decision(Generic[Result]):
+    """What changes, and what the caller is told once it is durable."""
+
+    effects: list[Effect]
+    result: Result
+
+
+def check_prefix(dataset_id: str | None, scene: str | None, version: str | None) -> None:
+    """Raises InvalidInputError: a scene without its dataset, or a version without its scene."""
+    key_prefix(dataset_id, scene, version)
 
 
 # ---------------------------------------------------------------- records
 
 
-def _record_key(name: str) -> bytes:
-    key = name.encode("utf-8", "surrogatepass")
-    if not key:
-        raise InvalidInputError("record: got an empty name")
-    if len(key) <= RECORD_KEY_BYTES_MAX:
-        return key
-    digest = hashlib.blake2b(key, digest_size=16).digest()
-    return key[:RECORD_KEY_BYTES_MAX] + b"\0" + digest
-
-
-def _split_record(value: bytes) -> tuple[str, Record]:
-    if len(value) < _RECORD_HEADER.size:
-        raise CorruptDataError(f"catalog: a record is only {len(value)} bytes long")
-    revision, name_bytes = _RECORD_HEADER.unpack_from(value)
-    start = _RECORD_HEADER.size + name_bytes
-    name = value[_RECORD_HEADER.size : start].decode("utf-8", "surrogatepass")
-    return name, Record(value[start:], revision)
-
-
-def read_record(txn: Transaction[bytes], db: Databases, name: str) -> Record | None:
-    """The record of that name, None where there is none."""
-    value = txn.get(_record_key(name), db=db["records"])
-    return None if value is None else _split_record(value)[1]
-
-
-def read_definition(
-    txn: Transaction[bytes], db: Databases, dataset_id: str, dataset: str
-) -> dict[str, Any] | None:
+def read_definition(records: Records, dataset_id: str, dataset: str) -> dict[str, Any] | None:
     """A dataset's definition as its record has it; None where there is none of that id.
 
     Raises:
         CorruptDataError: the record does not read.
     """
     name = DATASET_RECORDS + dataset
-    record = read_record(txn, db, name)
+    record = records.get(name)
     definition = None if record is None else parse_definition(name, record.value)
     return definition if definition is not None and definition["id"] == dataset_id else None
 
@@ -149,20 +108,21 @@ def parse_definition(name: str, value: bytes) -> dict[str, Any]:
     return definition
 
 
-def record_names(txn: Transaction[bytes], db: Databases, prefix: str) -> list[str]:
-    """Names of records that begin with `prefix`, sorted."""
-    start = prefix.encode("utf-8", "surrogatepass")[:RECORD_KEY_BYTES_MAX]
-    names = (_split_record(value)[0] for _, value in entries_under(txn, db["records"], start))
-    return sorted(name for name in names if name.startswith(prefix))
+def known_datasets(records: Records) -> list[str]:
+    """Names of the datasets that have a record, sorted."""
+    names = records.names(DATASET_RECORDS)
+    return [name.removeprefix(DATASET_RECORDS) for name in names]
 
 
-def change_record(txn: Transaction[bytes], db: Databases, change: RecordChange) -> int:
-    """The compare-and-set; returns the new revision, 0 where the record was deleted.
+def change_record(state: State, change: RecordChange) -> PutRecord:
+    """The compare-and-set; its revision is 0 where the record is deleted.
 
     Raises:
         ConflictError: the record is at another revision.
+        InvalidInputError: no name, or too long a one.
     """
-    found = read_record(txn, db, change.name)
+    _check_name(change.name)
+    found = state.records.places.get(change.name)
     revision = 0 if found is None else found.revision
     if revision != change.expected_revision:
         raise ConflictError(
@@ -170,33 +130,37 @@ def change_record(txn: Transaction[bytes], db: Databases, change: RecordChange) 
             f" {change.expected_revision}; read it again"
         )
     if change.value is None:
-        txn.delete(_record_key(change.name), db=db["records"])
-        return 0
-    _put_record(txn, db, change.name, Record(change.value, revision + 1))
-    return revision + 1
+        return PutRecord(change.name, 0, b"")
+    return PutRecord(change.name, revision + 1, change.value)
 
 
-def restore_record(txn: Transaction[bytes], db: Databases, name: str, record: Record) -> None:
+def restore_record(state: State, name: str, record: Record) -> PutRecord:
     """A record that is not there, at a revision of its own. Raises ConflictError: it is."""
-    if read_record(txn, db, name) is not None:
+    _check_name(name)
+    if name in state.records.places:
         raise ConflictError(f"record {name!r}: it is there; only what is missing is restored")
-    _put_record(txn, db, name, record)
+    return PutRecord(name, record.revision, record.value)
 
 
-def _put_record(txn: Transaction[bytes], db: Databases, name: str, record: Record) -> None:
-    text = name.encode("utf-8", "surrogatepass")
-    header = _RECORD_HEADER.pack(record.revision, len(text))
-    txn.put(_record_key(name), header + text + record.value, db=db["records"])
+def _check_name(name: str) -> None:
+    if not name:
+        raise InvalidInputError("record: got an empty name")
+    length = len(name.encode("utf-8", "surrogatepass"))
+    if length > RECORD_NAME_BYTES_MAX:
+        raise InvalidInputError(
+            f"record {name[:40]!r}...: a name of {length} bytes, expected at most"
+            f" {RECORD_NAME_BYTES_MAX}"
+        )
 
 
-# ---------------------------------------------------------------- groups and schemas
+# ---------------------------------------------------------------- entries
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedEntry:
-    """An entry packed, before any transaction is open."""
+    """An entry packed, before anything is locked."""
 
-    key: bytes
+    key: TileKey
     row: bytes
     details: bytes
     checksum: str
@@ -231,11 +195,10 @@ def prepare(entries: Sequence[CatalogEntry]) -> list[PreparedEntry]:
         if common not in encoded:
             encoded[common] = Group.of(entry).encode()
         group, head, properties = encoded[common]
-        prefix = key_prefix(key.dataset_id, key.scene, key.version)
         prepared.append(
             PreparedEntry(
-                key=prefix + key.geocode.encode("ascii", "replace"),
-                row=pack_row(entry, group),
+                key=key,
+                row=_checked_row(entry, group),
                 details=pack_details(entry, group),
                 checksum=entry.checksum,
                 group=group,
@@ -247,278 +210,167 @@ def prepare(entries: Sequence[CatalogEntry]) -> list[PreparedEntry]:
     return prepared
 
 
-def _keep_common(
-    txn: Transaction[bytes], db: Databases, generation: int, added: Sequence[PreparedEntry]
-) -> None:
-    """Stores the groups and schemas of rows that were added, counting the rows of each."""
-    counts = Counter(entry.group for entry in added)
-    samples = {entry.group: entry for entry in added}
-    for digest, rows in counts.items():
-        entry = samples[digest]
-        value = txn.get(digest, db=db["groups", generation])
-        before = 0 if value is None else _COUNT.unpack_from(value)[0]
-        txn.put(digest, _COUNT.pack(before + rows) + entry.head, db=db["groups", generation])
-        if value is None:
-            txn.put(digest, entry.properties, db=db["properties", generation])
-    for schema in {entry.schema.digest: entry.schema for entry in added}.values():
-        text = json.dumps(schema.to_json()).encode()
-        txn.put(schema.digest.encode(), text, overwrite=False, db=db["schemas"])
+def _checked_row(entry: CatalogEntry, group: bytes) -> bytes:
+    row = pack_row(entry, group)
+    try:
+        # A frame with what is no cell could never be taken in.
+        packing_of(entry.meta.schema.scheme).pack(entry.meta.key.geocode)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"geocode of tile {entry.meta.key}: {error}") from None
+    return row
 
 
-def _drop_common(
-    txn: Transaction[bytes], db: Databases, generation: int, counts: Counter[bytes]
-) -> None:
-    for digest, rows in counts.items():
-        value = txn.get(digest, db=db["groups", generation])
-        if value is None:
-            continue
-        left = _COUNT.unpack_from(value)[0] - rows
-        if left > 0:
-            txn.put(digest, _COUNT.pack(left) + value[_COUNT.size :], db=db["groups", generation])
-        else:
-            txn.delete(digest, db=db["groups", generation])
-            txn.delete(digest, db=db["properties", generation])
-
-
-def read_group(
-    txn: Transaction[bytes],
-    db: Databases,
-    generation: int,
-    digest: bytes,
+def put(
+    state: State,
+    added: Sequence[PreparedEntry],
     *,
-    properties: bool = False,
-) -> tuple[Group, int]:
-    """A group and the number of rows, staged and published, that belong to it.
+    is_published: bool = False,
+    is_building: bool = False,
+) -> list[Effect]:
+    """Entries as tiles, after the scenes' entries and schemas that are new with them."""
+    if not added:
+        return []
+    schemas = {entry.schema.digest: entry.schema for entry in added}.values()
+    scenes = {entry.group: entry for entry in added}.values()
+    effects: list[Effect] = [
+        Schema(schema.digest, json.dumps(schema.to_json()).encode())
+        for schema in schemas
+        if schema.digest not in state.schemas
+    ]
+    effects += [
+        Scene(entry.group, entry.head, entry.properties)
+        for entry in scenes
+        if not state.has_scene(entry.group)
+    ]
+    rows = np.frombuffer(b"".join([entry.row for entry in added]), ROW_DTYPE)
+    details = [entry.details for entry in added]
+    effects.append(tiles_of(rows, details, is_published=is_published, is_building=is_building))
+    return effects
 
-    Raises:
-        CorruptDataError: there is none of that digest, or it does not read.
-    """
-    value = txn.get(digest, db=db["groups", generation])
-    text = txn.get(digest, db=db["properties", generation]) if properties else b"{}"
-    if value is None or text is None:
-        raise CorruptDataError(
-            f"catalog: a tile names scene entry {digest.hex()}, which is missing;"
-            " rebuild the catalog from the tile files"
-        )
-    return Group.decode(value[_COUNT.size :], text), _COUNT.unpack_from(value)[0]
+
+def tiles_of(
+    rows: npt.NDArray[np.void],
+    details: Sequence[bytes],
+    *,
+    is_published: bool,
+    is_building: bool = False,
+) -> Tiles:
+    """Tiles of rows and as many details."""
+    lengths = np.fromiter(map(len, details), np.uint32, count=len(details))
+    joined = [b"".join(details)]
+    return Tiles(rows, lengths, joined, is_published=is_published, is_building=is_building)
 
 
-class _Keys:
-    """Tile keys from stored keys and rows; each group is read once."""
+def stored_checksum(state: State, contents: Contents, key: TileKey) -> str | None:
+    """The checksum of a tile file, published or staged."""
+    at = contents.find(key)
+    if at is not None:
+        (details,) = contents.details_of(np.array([at]))
+        return details_checksum(bytes(state.view(details)))
+    staged = contents.staged_at(key)
+    return None if staged is None else details_checksum(bytes(state.view(staged.details)))
 
-    def __init__(self, txn: Transaction[bytes], db: Databases, generation: int) -> None:
-        self.source = (txn, db, generation)
-        self.groups: dict[bytes, Group] = {}
 
-    def key(self, stored: bytes, digest: bytes) -> TileKey:
-        group = self.groups.get(digest)
-        if group is None:
-            group = self.groups[digest] = read_group(*self.source, digest)[0]
-        return TileKey(
-            group.dataset_id, group.scene, group.version, stored[PREFIX_BYTES:].decode("ascii")
-        )
+def new_entries(
+    state: State, contents: Contents, entries: Sequence[PreparedEntry]
+) -> tuple[list[PreparedEntry], list[str]]:
+    """(those whose keys are not there, the stored checksum of each)."""
+    added: dict[TileKey, PreparedEntry] = {}
+    checksums = []
+    for entry in entries:
+        first = added.get(entry.key)
+        stored = stored_checksum(state, contents, entry.key) if first is None else first.checksum
+        if stored is None:
+            added[entry.key] = entry
+        checksums.append(stored or entry.checksum)
+    return list(added.values()), checksums
+
+
+def stage(state: State, batches: Sequence[Sequence[PreparedEntry]]) -> Decision[list[list[str]]]:
+    """Stores entries unseen, except where the key is there; tells the stored checksums."""
+    added, checksums = new_entries(state, state.contents, [e for batch in batches for e in batch])
+    told = iter(checksums)
+    return Decision(put(state, added), [[next(told) for _ in batch] for batch in batches])
 
 
 # ---------------------------------------------------------------- staged tiles
 
 
-def put_staged(
-    state: State | None,
-    entries: Sequence[PreparedEntry],
-    txn: Transaction[bytes],
-    db: Databases,
-) -> list[str]:
-    """Stores entries unseen, except where the key is there; returns the stored checksums.
-
-    `state` names the generation where that is not the served one.
-    """
-    generation = (state or State.read(txn, db)).generation
-    added = []
-    checksums = []
-    for entry in entries:
-        stored = stored_checksum(txn, db, generation, entry.key)
-        if stored is None:
-            txn.put(entry.key, entry.row + entry.details, db=db["staged", generation])
-            added.append(entry)
-        checksums.append(stored or entry.checksum)
-    _keep_common(txn, db, generation, added)
-    return checksums
+def staged_tiles(state: State, tiles: Sequence[Staged]) -> list[StagedTile]:
+    """Staged tiles as callers know them."""
+    found = []
+    for tile in tiles:
+        details = bytes(state.view(tile.details))
+        found.append(StagedTile(tile.key, details_checksum(details), details_size(details)))
+    return found
 
 
-def stored_checksum(
-    txn: Transaction[bytes], db: Databases, generation: int, key: bytes
-) -> str | None:
-    """The checksum of a tile file, published or staged."""
-    row_id = txn.get(key, db=db["published", generation])
-    if row_id is not None:
-        details = txn.get(row_id, db=db["details", generation])
-        if details is None:
-            raise CorruptDataError("catalog: a tile has no details; rebuild the catalog")
-        return details_checksum(details)
-    value = txn.get(key, db=db["staged", generation])
-    return None if value is None else details_checksum(value[ROW_BYTES:])
+def _numbers(tiles: Sequence[Staged]) -> npt.NDArray[np.int64]:
+    return np.fromiter((tile.number for tile in tiles), np.int64, count=len(tiles))
 
 
-def staged_tiles(txn: Transaction[bytes], db: Databases, prefix: bytes) -> list[StagedTile]:
-    """The staged tiles under a key prefix."""
-    generation = State.read(txn, db).generation
-    keys = _Keys(txn, db, generation)
-    return [
-        StagedTile(
-            keys.key(stored, row_group(value)),
-            details_checksum(value[ROW_BYTES:]),
-            details_size(value[ROW_BYTES:]),
-        )
-        for stored, value in entries_under(txn, db["staged", generation], prefix)
-    ]
-
-
-def remove_staged(txn: Transaction[bytes], db: Databases, prefix: bytes) -> list[TileKey]:
-    """Forgets the staged tiles under a key prefix."""
-    generation = State.read(txn, db).generation
-    keys = _Keys(txn, db, generation)
-    removed = []
-    counts: Counter[bytes] = Counter()
-    for stored, value in list(entries_under(txn, db["staged", generation], prefix)):
-        removed.append(keys.key(stored, row_group(value)))
-        counts[row_group(value)] += 1
-        txn.delete(stored, db=db["staged", generation])
-    _drop_common(txn, db, generation, counts)
-    return removed
+def unstage(
+    state: State, dataset_id: str, scene: str | None, version: str | None
+) -> Decision[list[TileKey]]:
+    """Forgets staged tiles."""
+    tiles = state.contents.staged_under(dataset_id, scene, version)
+    effects: list[Effect] = [Unstaged(_numbers(tiles))] if tiles else []
+    return Decision(effects, [tile.key for tile in tiles])
 
 
 # ---------------------------------------------------------------- published tiles
 
 
-def published_keys(txn: Transaction[bytes], db: Databases, prefix: bytes) -> list[TileKey]:
-    """The published tiles under a key prefix."""
-    generation = State.read(txn, db).generation
-    keys = _Keys(txn, db, generation)
-    found = []
-    for stored, row_id in entries_under(txn, db["published", generation], prefix):
-        row = txn.get(row_id, db=db["rows", generation])
-        if row is None:
-            raise CorruptDataError("catalog: a tile has no row; rebuild the catalog")
-        found.append(keys.key(stored, row_group(row)))
-    return found
-
-
-def _put_row(
-    txn: Transaction[bytes],
-    db: Databases,
-    state: State,
-    stored: bytes,
-    row: bytes,
-    details: bytes,
-) -> State:
-    """Row ids only grow, so every put here is at the end of its tree."""
-    row_id = pack_id(state.next_row_id)
-    generation = state.generation
-    txn.put(row_id, row, append=True, db=db["rows", generation])
-    txn.put(row_id, details, append=True, db=db["details", generation])
-    txn.put(stored, row_id, db=db["published", generation])
-    return replace(state, next_row_id=state.next_row_id + 1)
-
-
-def put_published(
-    state: State, entries: Sequence[PreparedEntry], txn: Transaction[bytes], db: Databases
-) -> State:
-    """Stores entries as published in the databases of `state`; a key seen before is left."""
-    added = []
-    for entry in entries:
-        if txn.get(entry.key, db=db["published", state.generation]) is None:
-            state = _put_row(txn, db, state, entry.key, entry.row, entry.details)
-            added.append(entry)
-    _keep_common(txn, db, state.generation, added)
-    return state
-
-
-def remove_published(
-    txn: Transaction[bytes], db: Databases, state: State, prefix: bytes
-) -> tuple[list[TileKey], State]:
-    """Takes out published tiles and tells followers by the removal log."""
-    generation = state.generation
-    keys = _Keys(txn, db, generation)
-    removed = []
-    row_ids = []
-    counts: Counter[bytes] = Counter()
-    for stored, row_id in list(entries_under(txn, db["published", generation], prefix)):
-        row = txn.pop(row_id, db=db["rows", generation])
-        if row is None:
-            raise CorruptDataError("catalog: a tile has no row; rebuild the catalog")
-        removed.append(keys.key(stored, row_group(row)))
-        counts[row_group(row)] += 1
-        row_ids.append(unpack_id(row_id))
-        txn.delete(row_id, db=db["details", generation])
-        txn.delete(stored, db=db["published", generation])
-    if not row_ids:
-        return [], state
-    _drop_common(txn, db, generation, counts)
-    ids = np.array(row_ids, dtype="<u8").tobytes()
-    txn.put(pack_id(state.removed_next), ids, append=True, db=db["removed"])
-    state = replace(state, removed_next=state.removed_next + 1)
-    return removed, _prune_removals(txn, db, state)
-
-
-def _prune_removals(txn: Transaction[bytes], db: Databases, state: State) -> State:
-    if state.removed_next - state.removed_floor <= REMOVAL_LOG_MAX:
-        return state
-    floor = state.removed_next - REMOVAL_LOG_MAX // 2
-    for number in range(state.removed_floor, floor):
-        txn.delete(pack_id(number), db=db["removed"])
-    return replace(state, removed_floor=floor)
-
-
-def restart_removals(txn: Transaction[bytes], db: Databases, state: State) -> State:
-    """Empties the log above all that was read of it: every follower compares its rows anew."""
-    txn.drop(db["removed"], delete=False)
-    after = state.removed_next + 1
-    return replace(state, removed_next=after, removed_floor=after)
+def remove(
+    state: State, dataset_id: str, scene: str | None, version: str | None
+) -> Decision[list[TileKey]]:
+    """Takes out published and staged tiles; tells the published ones' keys."""
+    effects = unstage(state, dataset_id, scene, version).effects
+    rows = state.contents.rows_under(dataset_id, scene, version)
+    if len(rows):
+        effects.append(Gone(state.contents.memory.columns.snapshot().columns["row_id"][rows]))
+    return Decision(effects, state.contents.keys_of(rows))
 
 
 def publish(
-    txn: Transaction[bytes],
-    db: Databases,
-    prefix: bytes,
-    replaced_prefix: bytes | None,
+    state: State,
+    key: tuple[str, str, str],
+    replaced_version: str | None,
     cells: frozenset[str] | None,
-    shown: Callable[[bytes, bytes], bytes],
-) -> int:
-    """New version in, old out; returns how many tiles of the version are then published.
+    covers_of: Callable[[Sequence[Staged]], npt.NDArray[np.float32]],
+) -> Decision[int]:
+    """New version in, old out; tells how many tiles of the version are then published.
 
-    `shown` makes the row that is served of a staged row and its details.
+    `covers_of` tells the covers that staged tiles are served with.
 
     Raises:
         NotFoundError: a cell of `cells` is neither staged nor published.
     """
-    state = State.read(txn, db)
-    generation = state.generation
-    staged = list(entries_under(txn, db["staged", generation], prefix))
-    present = {
-        stored[PREFIX_BYTES:].decode("ascii")
-        for stored, _ in entries_under(txn, db["published", generation], prefix)
-    }
+    dataset_id, scene, version = key
+    contents = state.contents
+    staged = contents.staged_under(dataset_id, scene, version)
+    present = set(contents.geocodes_under(dataset_id, scene, version))
     if cells is not None:
-        _check_cells(cells, present, [stored for stored, _ in staged])
-    unwanted: Counter[bytes] = Counter()
-    for stored, value in staged:
-        geocode = stored[PREFIX_BYTES:].decode("ascii")
-        if geocode in present or (cells is not None and geocode not in cells):
-            unwanted[row_group(value)] += 1
-        else:
-            row, details = value[:ROW_BYTES], value[ROW_BYTES:]
-            state = _put_row(txn, db, state, stored, shown(row, details), details)
-            present.add(geocode)
-        txn.delete(stored, db=db["staged", generation])
-    _drop_common(txn, db, generation, unwanted)
-    if replaced_prefix is not None and replaced_prefix != prefix:
-        _, state = remove_published(txn, db, state, replaced_prefix)
-    state.write(txn, db)
-    return len(present)
+        _check_cells(cells, present.union(tile.key.geocode for tile in staged))
+    shown: list[Staged] = []
+    unwanted: list[Staged] = []
+    for tile in staged:
+        geocode = tile.key.geocode
+        is_wanted = geocode not in present and (cells is None or geocode in cells)
+        (shown if is_wanted else unwanted).append(tile)
+    effects: list[Effect] = []
+    if unwanted:
+        effects.append(Unstaged(_numbers(unwanted)))
+    if shown:
+        effects.append(Shown(_numbers(shown), covers_of(shown)))
+    if replaced_version is not None and replaced_version != version:
+        rows = contents.rows_under(dataset_id, scene, replaced_version)
+        if len(rows):
+            effects.append(Gone(contents.memory.columns.snapshot().columns["row_id"][rows]))
+    return Decision(effects, len(present) + len(shown))
 
 
-def _check_cells(cells: frozenset[str], present: set[str], staged: list[bytes]) -> None:
-    there = present.union(stored[PREFIX_BYTES:].decode("ascii") for stored in staged)
+def _check_cells(cells: frozenset[str], there: set[str]) -> None:
     missing = sorted(cells - there)
     if missing:
         raise NotFoundError(

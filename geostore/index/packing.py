@@ -35,6 +35,7 @@ import xxhash
 
 from geostore.errors import CorruptDataError, InvalidInputError
 from geostore.index.entry import CatalogEntry, TileDetails
+from geostore.index.log_layout import REBUILD
 from geostore.types import (
     BITMAP_BYTES,
     BLOCK_DTYPE,
@@ -194,7 +195,9 @@ class Group:
             CorruptDataError: not what `encode` wrote.
         """
         try:
-            dataset_id, dataset, scene, version, platform, schema, method = json.loads(head)
+            dataset_id, dataset, scene, version, platform, schema, method = json.loads(
+                head.decode()
+            )
             return cls(
                 dataset_id=dataset_id,
                 dataset=dataset,
@@ -203,7 +206,7 @@ class Group:
                 platform=platform,
                 schema=schema,
                 cloud_method=method,
-                properties=json.loads(properties),
+                properties={} if properties == b"{}" else json.loads(properties.decode()),
             )
         except ValueError as error:
             raise CorruptDataError(f"catalog: a scene's entry does not read: {error}") from None
@@ -353,10 +356,14 @@ def _read_header(key: TileKey | None, value: bytes) -> tuple[int, int, int, int,
     """(flags, blocks, bands, file bytes, file checksum, group), the value being verified."""
     where = "a tile" if key is None else f"tile {key.geocode} of scene {key.scene!r}"
     if len(value) < DETAILS_HEADER.size:
-        raise CorruptDataError(f"catalog: details of {where} are only {len(value)} bytes long")
+        raise CorruptDataError(
+            f"catalog: details of {where} are only {len(value)} bytes long; {REBUILD}"
+        )
     stored, version, flags, blocks, bands, size, checksum, group = DETAILS_HEADER.unpack_from(value)
     if stored != xxhash.xxh3_64_intdigest(memoryview(value)[8:]):
-        raise CorruptDataError(f"catalog: details of {where} do not match their checksum")
+        raise CorruptDataError(
+            f"catalog: details of {where} do not match their checksum; {REBUILD}"
+        )
     if version != DETAILS_VERSION:
         raise CorruptDataError(
             f"catalog: details of {where} have version {version}, expected {DETAILS_VERSION}"

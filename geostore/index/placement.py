@@ -7,21 +7,20 @@ and kept in an array beside the columns; a filter by slots is then one lookup a 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
 
 import numpy as np
 import numpy.typing as npt
 
 from geostore.errors import InvalidInputError
-from geostore.index.columns import Columns
-from geostore.index.environment import Databases, Transaction
+from geostore.index.columns import Snapshot
 from geostore.index.face import NodesOfSlot
 from geostore.index.geocodes import PackedCells, packing_of
-from geostore.index.operations import read_definition
 from geostore.ring import SLOTS_TOTAL, slot_of
 from geostore.types import SchemeName
 
-__all__ = ["NO_SLOT", "NodeNames", "RowSlots", "read_placement", "slot_table"]
+__all__ = ["NO_SLOT", "NodeNames", "RowSlots", "slot_table"]
 
 NO_SLOT = SLOTS_TOTAL
 """Stands for the slot of a row whose dataset has no definition here."""
@@ -29,19 +28,6 @@ NO_SLOT = SLOTS_TOTAL
 Slots = npt.NDArray[np.uint16]
 PlacementOf = Callable[[str, str], int | None]
 """(dataset id, dataset name) to the placement length; None: no such definition."""
-
-
-def read_placement(
-    txn: Transaction[bytes], db: Databases, dataset_id: str, dataset: str
-) -> int | None:
-    """The placement length in a dataset's record; None where there is none of that id.
-
-    Raises:
-        CorruptDataError: the record does not read.
-    """
-    definition = read_definition(txn, db, dataset_id, dataset)
-    placement = None if definition is None else definition["placement"]
-    return placement if isinstance(placement, int) else None
 
 
 def slot_table(slots: Iterable[int]) -> npt.NDArray[np.bool_]:
@@ -62,36 +48,44 @@ def slot_table(slots: Iterable[int]) -> npt.NDArray[np.bool_]:
 
 
 class RowSlots:
-    """The slot of each row, by position. The caller holds the catalog's lock."""
+    """The slot of each row, by position."""
 
-    def __init__(self) -> None:
-        self._slots: Slots = np.empty(0, dtype=np.uint16)
-        self._count = 0
-        self._has_unplaced = False
+    def __init__(self, slots: Slots | None = None) -> None:
+        """`slots`: those of the first rows, where they are known."""
+        self.lock = threading.Lock()
+        self._slots: Slots = np.empty(0, dtype=np.uint16) if slots is None else slots
+        self._count = len(self._slots)
+        self._has_unplaced = bool((self._slots == NO_SLOT).any())
         self._placements: dict[int, int] = {}
         self._cells: dict[tuple[SchemeName, int], dict[int, int]] = {}
         """Of a scheme and placement length: placement key, as a number, to slot."""
 
-    def extend(self, columns: Columns, placement_of: PlacementOf) -> Slots:
-        """The slots of all rows, new ones included: a view that stays as it is.
+    def of(self, snapshot: Snapshot, placement_of: PlacementOf) -> Slots:
+        """The slots of a snapshot's rows: a view that stays as it is.
 
-        The first call works out 100,000 cells in about 0.1 s; later ones only what is new.
+        The first call works out 100,000 cells in about 0.5 s; later ones only what is new.
         """
-        if self._has_unplaced:  # a definition may have come since
-            self._slots = np.empty(0, dtype=np.uint16)
-            self._count, self._has_unplaced = 0, False
-        first, end = self._count, columns.count
-        if first < end:
-            if end > len(self._slots):
-                grown = np.empty(max(end, 2 * len(self._slots), 1024), dtype=np.uint16)
-                grown[:first] = self._slots[:first]
-                self._slots = grown
-            self._slots[first:end] = self._of_rows(columns, first, placement_of)
-            self._count = end
-        return self._slots[:end]
+        end = snapshot.count
+        with self.lock:
+            if self._has_unplaced:  # a definition may have come since
+                self._slots = np.empty(0, dtype=np.uint16)
+                self._count, self._has_unplaced = 0, False
+            first = self._count
+            if first < end:
+                if end > len(self._slots):
+                    grown = np.empty(max(end, 2 * len(self._slots), 1024), dtype=np.uint16)
+                    grown[:first] = self._slots[:first]
+                    self._slots = grown
+                self._slots[first:end] = self._of_rows(snapshot, first, placement_of)
+                self._count = end
+            return self._slots[:end]
 
-    def _of_rows(self, columns: Columns, first: int, placement_of: PlacementOf) -> Slots:
-        snapshot = columns.snapshot()
+    def known(self) -> Slots:
+        """The slots of the first rows, as far as they were asked for."""
+        with self.lock:
+            return self._slots[: self._count]
+
+    def _of_rows(self, snapshot: Snapshot, first: int, placement_of: PlacementOf) -> Slots:
         groups = snapshot.columns["group"][first:]
         ids = snapshot.group_codes["dataset_id"][groups]
         names = snapshot.group_codes["dataset"]

@@ -8,9 +8,10 @@ nobody else is even asked: then the answer takes some 40 us whatever the catalog
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -25,6 +26,8 @@ from geostore.index.cell_table import (
     END,
     ENOUGH_ROWS,
     GROUP,
+    LEAST,
+    MOST,
     POSITION,
     ROW,
     START,
@@ -34,7 +37,6 @@ from geostore.index.cell_table import (
     CellTable,
     Records,
     Stretches,
-    cell_boxes,
     percent_code,
 )
 from geostore.index.column_facts import (
@@ -48,9 +50,10 @@ from geostore.index.column_facts import (
 from geostore.index.columns import NO_START, Positions, Snapshot
 from geostore.index.flattening import flattened
 from geostore.index.memory import Selected, View
+from geostore.index.once import once
 from geostore.index.ordered_walk import walk_of
 from geostore.index.placement import NO_SLOT, slot_table
-from geostore.index.structures import Structure
+from geostore.index.structures import DATASETS_APART, Families, Structure
 from geostore.query import (
     AnyOf,
     Cursor,
@@ -86,6 +89,22 @@ inside is not tested cell by cell.
 
 def _time_test(span: TimeSpan, view: View, at: Positions) -> Booleans:
     return time_mask(view, at, span)
+
+
+def _closed(span: TimeSpan | None) -> tuple[int, int] | None:
+    """A span's ends, where it has both."""
+    if span is None or span.start_us is None or span.end_us is None:
+        return None
+    return span.start_us, span.end_us
+
+
+def _codes_of(percents: PercentRange) -> tuple[int, int]:
+    """A range of percentages, as records have them."""
+    low, high = percents.minimum, percents.maximum
+    return (
+        LEAST if low is None else percent_code(low),
+        UNKNOWN - 1 if high is None else percent_code(high),
+    )
 
 
 def _percent_test(name: str, bounds: PercentRange, view: View, at: Positions) -> Booleans:
@@ -143,12 +162,14 @@ def _named(snapshot: Snapshot, name: str, texts: Sequence[str]) -> _GroupPredica
     known = snapshot.codes[name]
     end = len(snapshot.values[name])  # values that came since have higher codes
     codes = tuple({known[text] for text in texts if known.get(text, end) < end})
+    if not codes:
+        return _GroupPredicate(name, name, codes, 0)
     if name == "scene":
         live = snapshot.group_live
         numbers = [n for code in codes for n in snapshot.groups_of_scene[code] if n < len(live)]
-        rows = int(live[numbers].sum())
     else:
-        rows = int(snapshot.live_of_codes[name][list(codes)].sum())
+        live, numbers = snapshot.live_of_codes[name], list(codes)
+    rows = int(live[numbers[0]] if len(numbers) == 1 else live[numbers].sum())
     return _GroupPredicate(name, name, codes, rows)
 
 
@@ -174,6 +195,8 @@ class _Places:
     rows: int
     boxes: list[CellBox] | None
     """None: every row of the stretches matches."""
+    ranks: Integers | None = None
+    """Instead of stretches: rows that may lie in the place and in the span of time."""
 
 
 class _Plan:
@@ -186,9 +209,18 @@ class _Plan:
         self.explain = explain
         self._groups = tuple(_group_predicates(view, q))
 
+        self.families: Families = None
+        """The trees of the datasets that are asked for."""
+        self.has_families_alone = False
+        """Whether those have rows of no other dataset."""
+        for each in self._groups:
+            if each.name == "dataset":
+                self.families = frozenset(min(code, DATASETS_APART) for code in each.codes)
+                self.has_families_alone = DATASETS_APART not in self.families
+
     # ------------------------------------------------------------ tests
 
-    @cached_property
+    @once
     def _tests(self) -> dict[str, Test]:
         """Of all predicates but places, the most selective first as a rule."""
         q = self.q
@@ -203,12 +235,6 @@ class _Plan:
             tests["coverage"] = partial(_percent_test, "coverage", q.coverage)
         return tests
 
-    def _boxes(self, grid: int) -> list[CellBox]:
-        region = self.q.region
-        assert region is not None
-        name, length = self.snapshot.grids[grid]
-        return cell_boxes(name, length, region)
-
     # ------------------------------------------------------------ places
 
     def _places(self) -> list[_Places] | None:
@@ -217,8 +243,19 @@ class _Plan:
         if q.region is None and q.geocode is None:
             return None
         found = []
-        for grid, table in self.view.cells.tables.items():
-            boxes = None if q.region is None else self._boxes(grid)
+        span = _closed(q.time)
+        for table in self.view.cells.tables.values():
+            boxes = None
+            if q.region is not None:
+                ground = table.ground(q.region, by_time=span is not None and q.geocode is None)
+                boxes = ground.boxes
+                if ground.pieces is not None and span is not None and q.geocode is None:
+                    first, last = span
+                    if last - first <= table.by_time.span_max_us:
+                        ranks = table.by_time.during(ground.pieces, first, last)
+                        if len(ranks):
+                            found.append(_Places(table, [], len(ranks), boxes, ranks))
+                        continue
             if q.geocode is not None:
                 stretches = table.under(q.geocode, recursive=q.recursive)
                 rows = sum(end - start for start, end in stretches)
@@ -241,44 +278,32 @@ class _Plan:
             return found[0]
         return np.concatenate(found) if found else np.empty(0, np.int64)
 
-    @cached_property
-    def _bounds(self) -> Bounds:
-        """The predicates on numbers, as a table of cells has them; without the place's."""
-        q, bounds = self.q, Bounds()
+    def _bounds(self) -> list[tuple[int, int, int]]:
+        """The predicates on numbers, as `Bounds` has them; without the place's."""
+        q, each = self.q, []
         if q.time is not None:
-            last = NO_START - 1 if q.time.end_us is None else min(q.time.end_us, NO_START - 1)
-            bounds.add(START, None, last)
-            if q.time.start_us is not None:
-                bounds.add(END, q.time.start_us, None)
-        for row, percents in ((CLOUD, q.cloud), (COVERAGE, q.coverage)):
-            if percents is not None:
-                low, high = percents.minimum, percents.maximum
-                bounds.add(
-                    row,
-                    None if low is None else percent_code(low),
-                    UNKNOWN - 1 if high is None else percent_code(high),
-                )
-        return bounds
+            first, last = q.time.start_us, q.time.end_us
+            each.append((START, LEAST, NO_START - 1 if last is None else last))
+            if first is not None:
+                each.append((END, first, MOST))
+        if q.cloud is not None:
+            each.append((CLOUD, *_codes_of(q.cloud)))
+        if q.coverage is not None:
+            each.append((COVERAGE, *_codes_of(q.coverage)))
+        return each
 
     def _from_table(self, places: _Places) -> Positions:
         table, region, boxes = places.table, self.q.region, places.boxes
-        bounds = self._bounds
+        each = self._bounds()
         if boxes is not None and len(boxes) == 1:
             ((west, east, top, bottom),) = boxes
-            bounds = Bounds(bounds.each)
-            bounds.add(COLUMN, west, east)
-            bounds.add(ROW, top, bottom)
+            each = [(COLUMN, west, east), (ROW, top, bottom), *each]
             boxes = None
-        time = self.q.time
-        is_span = time is not None and time.start_us is not None and time.end_us is not None
-        if not is_span or places.rows <= ENOUGH_ROWS:
+        if places.ranks is None:
             records = table.rows_of(places.stretches, places.rows)
         else:
-            assert time is not None
-            assert time.start_us is not None
-            assert time.end_us is not None
-            records = table.during(places.stretches, time.start_us, time.end_us)
-        records = table.within(records, bounds)
+            records = table.records.take(places.ranks, 0)
+        records = table.within(records, Bounds(each))
         if boxes is not None:
             records = records[in_boxes(boxes, records[:, COLUMN], records[:, ROW])]
         records = self._of_groups(records)
@@ -304,7 +329,7 @@ class _Plan:
 
     def _kept(self, records: Records) -> Records:
         """Those that pass all tests but the place's."""
-        return self._of_groups(CellTable.within(records, self._bounds))
+        return self._of_groups(CellTable.within(records, Bounds(self._bounds())))
 
     def _of_groups(self, records: Records) -> Records:
         for predicate in self._groups:
@@ -332,12 +357,28 @@ class _Plan:
             self.say("filter", "region", actual_rows=len(at))
         return at
 
-    def passing(self, at: Positions) -> Positions:
-        """Those of some live positions that satisfy the whole query."""
-        at = self._tested(at, self._tests)
+    def passing(self, at: Positions, *, of_families: bool) -> Positions:
+        """Those of some live positions that satisfy the whole query; `of_families`: which come
+        from trees of `families`.
+        """
+        tests = self._tests
+        if of_families and self.has_families_alone:
+            tests = {name: test for name, test in tests.items() if name != "dataset"}
+        at = self._tested(at, tests)
         if self.q.where is not None and len(at):
             at = at[evaluate(self.q.where, ColumnFacts(self.view, at))]
         return at
+
+    @property
+    def asks_rows(self) -> bool:
+        """Whether some row of `families` might not match."""
+        q = self.q
+        return (
+            bool(self._tests.keys() - ({"dataset"} if self.has_families_alone else set()))
+            or q.region is not None
+            or q.geocode is not None
+            or q.where is not None
+        )
 
     def say(self, action: str, subject: str, **rows: int) -> None:
         if self.explain is not None:
@@ -403,13 +444,13 @@ class _Plan:
         for predicate in self._groups:
             found[predicate.name] = _Candidate(predicate.rows, predicate.rows * RUN_COST)
         if q.time is not None:
-            rows = view.times.count(q.time)
+            rows = view.times.count(q.time, self.families)
             found["time"] = _Candidate(rows, rows * TREE_COST)
         if q.cloud is not None:
-            rows = view.percents("cloud_cover").count(q.cloud)
+            rows = view.percents("cloud_cover").count(q.cloud, self.families)
             found["cloud"] = _Candidate(rows, rows * TREE_COST)
         if q.coverage is not None:
-            rows = view.percents("pixel_coverage").count(q.coverage)
+            rows = view.percents("pixel_coverage").count(q.coverage, self.families)
             found["coverage"] = _Candidate(rows, rows * TREE_COST)
         if self.explain is not None:
             self.explain.considered.update({name: each.rows for name, each in found.items()})
@@ -424,7 +465,7 @@ class _Plan:
         if name == "time":
             assert q.time is not None
             structure = view.times
-            at, unsure = structure.walk(q.time)
+            at, unsure = structure.walk(q.time, self.families)
             if len(unsure):
                 at = np.concatenate([at, unsure[time_mask(view, unsure, q.time)]])
         elif name in groups:
@@ -434,11 +475,12 @@ class _Plan:
             bounds = q.cloud if name == "cloud" else q.coverage
             assert bounds is not None
             structure = view.percents("cloud_cover" if name == "cloud" else "pixel_coverage")
-            at = structure.walk(bounds)
+            at = structure.walk(bounds, self.families)
         if len(snapshot.dead) > structure.dead_seen:
             at = at[snapshot.alive[at]]
         self.say("walk", name, estimated_rows=estimated, actual_rows=len(at))
-        at = self._tested(at, {key: test for key, test in self._tests.items() if key != name})
+        done = {name, "dataset"} if name not in groups and self.has_families_alone else {name}
+        at = self._tested(at, {key: test for key, test in self._tests.items() if key not in done})
         if structure.upto < snapshot.count:
             at = np.concatenate([at, self._tail(structure.upto)])
         return at
@@ -540,17 +582,23 @@ def first_rows(
     """
     plain = flattened(q)
     plan = _Plan(view, plain)
-    cost, total = plan.least_cost, max(1, view.snapshot.count)
-    expected = TREE_COST * wanted * total / max(1.0, min(cost, total))
-    if expected > cost or (slots is not None and row_slots is None):
-        return None
-    walk = walk_of(view, plain, after)
+    cost, total = math.inf, max(1, view.snapshot.count)
+    is_few = TREE_COST * wanted <= total
+    is_sure = is_few and not plan.asks_rows and after is None and slots is None
+    if not is_sure:
+        cost = plan.least_cost
+        expected = TREE_COST * wanted * total / max(1.0, min(cost, total))
+        if expected > cost or (slots is not None and row_slots is None):
+            return None
+    walk = walk_of(view, plain, after, plan.families, max(1, wanted) if is_sure else None)
     if walk is None:
         return None
     table = None if slots is None else slot_table(slots)
 
-    def test(at: Positions) -> Positions:
-        at = plan.passing(at[view.snapshot.alive[at]])
+    def test(at: Positions, *, is_tail: bool = False) -> Positions:
+        if len(view.snapshot.dead):
+            at = at[view.snapshot.alive[at]]
+        at = plan.passing(at, of_families=not is_tail)
         if table is not None and row_slots is not None:
             at = at[table[row_slots[at]]]
         return keep(at)
@@ -559,8 +607,9 @@ def first_rows(
         found = walk.first_rows(wanted, cost / TREE_COST, test)
         if found is None:
             return None
-        tail = test(np.arange(walk.tail, view.snapshot.count))
-        found = np.concatenate([found, tail])
+        if walk.tail < view.snapshot.count:
+            tail = np.arange(walk.tail, view.snapshot.count)
+            found = np.concatenate([found, test(tail, is_tail=True)])
     if table is not None and row_slots is not None:
         _check_placed(view.snapshot, found, row_slots)
     if explain is not None:

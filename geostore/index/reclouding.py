@@ -1,17 +1,17 @@
 """Cloud covers as a dataset's cloud rule has them.
 
-What holds at the end of every transaction: each published row's cover is what the rule in its
-dataset's record makes of the tile (no record: the provider's rule). So whoever changes such a
-record rewrites the rows here, in the same transaction, and whoever shows a staged row asks here
-for it first. Staged rows have the provider's cover.
+What holds at the end of every change: each published row's cover is what the rule in its dataset's
+record makes of the tile (no record: the provider's rule). So whoever changes such a record gives
+the rows their covers here, in the same change, and whoever shows a staged tile asks here for its
+cover first. Staged tiles have the provider's cover.
 
-A rule changes rows alone, 88 bytes each; what it needs of a tile is the histogram of its cloud
-likelihood, in its details. Neither tile files nor scenes are looked at.
+A rule changes one column; what it needs of a tile is the histogram of its cloud likelihood, in its
+details. Neither tile files nor scenes are looked at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,18 +19,14 @@ import numpy.typing as npt
 
 from geostore.errors import CorruptDataError, InvalidInputError
 from geostore.index import operations
+from geostore.index.columns import Positions
+from geostore.index.contents import Contents, Staged
+from geostore.index.effects import Covers, Effect, PutRecord
 from geostore.index.entry import Record
-from geostore.index.environment import Databases, Transaction
 from geostore.index.face import NO_ROWS, RecordChange, RowIds
-from geostore.index.packing import (
-    details_histograms,
-    key_prefix,
-    provider_covers,
-    row_group,
-    unpack_rows,
-    with_covers,
-)
-from geostore.index.state import State, pack_id, unpack_id
+from geostore.index.operations import Decision
+from geostore.index.packing import ROW_DTYPE, details_histograms, provider_covers
+from geostore.index.state import Records, State
 from geostore.types import (
     BandRole,
     CloudLayer,
@@ -48,7 +44,6 @@ __all__ = [
     "follow_all",
     "likelihood_band",
     "restore_record",
-    "stored_values",
     "under_rule",
 ]
 
@@ -58,18 +53,24 @@ CHUNK_ROWS = 4096
 
 
 def covers_under(
-    rule: CloudRule, table: npt.NDArray[np.void], details: list[bytes]
+    state: State, contents: Contents, rule: CloudRule, rows: Positions
 ) -> npt.NDArray[np.float32]:
-    """The covers of rows (ROW_DTYPE) under a rule; NaN where nothing tells.
-
-    `details`: the rows' packed details; not looked at under the provider's rule.
+    """The covers of rows under a rule; NaN where nothing tells.
 
     Raises:
         CorruptDataError: details that do not match their checksum.
     """
     if rule.method == "provider":
-        return provider_covers(table)
-    return likelihood_cover(details_histograms(details), rule.threshold)
+        covers: npt.NDArray[np.float32] = contents.memory.columns.snapshot().columns[
+            "provider_cover"
+        ][rows]
+        return covers
+    found = [np.empty(0, dtype=np.float32)]
+    for start in range(0, len(rows), CHUNK_ROWS):
+        places = contents.details_of(rows[start : start + CHUNK_ROWS])
+        details = [bytes(state.view(at)) for at in places]
+        found.append(likelihood_cover(details_histograms(details), rule.threshold))
+    return np.concatenate(found).astype(np.float32, copy=False)
 
 
 def likelihood_band(schema: TileSchema) -> str | None:
@@ -101,113 +102,113 @@ def _rule_of(name: str, record: Record | None) -> tuple[str | None, CloudRule]:
 
 
 class Rules:
-    """The rules in force as one transaction sees them; each is read once."""
+    """The rules in force by the records; each is read once."""
 
-    def __init__(self, txn: Transaction[bytes], db: Databases, generation: int) -> None:
-        self._source = (txn, db, generation)
-        self._by_group: dict[bytes, CloudRule] = {}
-
-    def of_group(self, digest: bytes) -> CloudRule:
-        """The rule of a scene entry's dataset."""
-        rule = self._by_group.get(digest)
-        if rule is None:
-            group, _ = operations.read_group(*self._source, digest)
-            rule = self._by_group[digest] = self.of_dataset(group.dataset_id, group.dataset)
-        return rule
+    def __init__(self, records: Records, changes: Sequence[Effect] = ()) -> None:
+        """`changes` are made with the change that asks, so that their records count already."""
+        self._records = records
+        self._changed = {put.name: put for put in changes if isinstance(put, PutRecord)}
+        self._known: dict[tuple[str, str], CloudRule] = {}
 
     def of_dataset(self, dataset_id: str, dataset: str) -> CloudRule:
         """The rule of a dataset by id and name."""
-        txn, db, _ = self._source
-        name = operations.DATASET_RECORDS + dataset
-        known, rule = _rule_of(name, operations.read_record(txn, db, name))
-        return rule if known == dataset_id else PROVIDER
+        rule = self._known.get((dataset_id, dataset))
+        if rule is None:
+            name = operations.DATASET_RECORDS + dataset
+            put = self._changed.get(name)
+            record = self._records.get(name) if put is None else _record_of(put)
+            known, found = _rule_of(name, record)
+            rule = self._known[dataset_id, dataset] = found if known == dataset_id else PROVIDER
+        return rule
 
-    def shown(self, row: bytes, details: bytes) -> bytes:
-        """The row that is served of a staged one."""
-        rule = self.of_group(row_group(row))
-        if rule.method == "provider":
-            return row
-        table = unpack_rows([row])
-        return with_covers(table, covers_under(rule, table, [details])).tobytes()
+    def covers_of(self, state: State, tiles: Sequence[Staged]) -> npt.NDArray[np.float32]:
+        """The covers that staged tiles are served with."""
+        rows = np.frombuffer(b"".join([tile.row for tile in tiles]), ROW_DTYPE)
+        covers = provider_covers(rows)
+        digests = rows["group"].tolist()
+        entries = state.entries
+        for digest in set(digests):
+            group = entries.group(entries.number(digest))
+            rule = self.of_dataset(group.dataset_id, group.dataset)
+            if rule.method == "provider":
+                continue
+            own = [at for at, each in enumerate(digests) if each == digest]
+            details = [bytes(state.view(tiles[at].details)) for at in own]
+            covers[own] = likelihood_cover(details_histograms(details), rule.threshold)
+        return covers
 
 
-def change_record(
-    txn: Transaction[bytes], db: Databases, change: RecordChange
-) -> tuple[int, RowIds]:
+def _record_of(put: PutRecord) -> Record | None:
+    return Record(put.value, put.revision) if put.revision else None
+
+
+def change_record(state: State, change: RecordChange) -> Decision[tuple[int, RowIds]]:
     """The compare-and-set, and of a dataset's record what follows for its rows.
 
-    Returns:
-        The new revision (0 where the record was deleted), and the rows whose cover changed.
+    Tells the new revision (0 where the record was deleted), and the rows whose cover changed.
 
     Raises:
         ConflictError: the record is at another revision.
     """
-    before = operations.read_record(txn, db, change.name)
-    revision = operations.change_record(txn, db, change)
-    after = None if change.value is None else Record(change.value, revision)
-    return revision, _follow(txn, db, change.name, before, after)
+    return _with_covers(state, operations.change_record(state, change))
 
 
-def restore_record(txn: Transaction[bytes], db: Databases, name: str, record: Record) -> RowIds:
+def restore_record(state: State, name: str, record: Record) -> Decision[tuple[int, RowIds]]:
     """A record that is not there, at a revision of its own; see `change_record`."""
-    operations.restore_record(txn, db, name, record)
-    return _follow(txn, db, name, None, record)
+    return _with_covers(state, operations.restore_record(state, name, record))
 
 
-def _follow(
-    txn: Transaction[bytes], db: Databases, name: str, before: Record | None, after: Record | None
-) -> RowIds:
+def _with_covers(state: State, put: PutRecord) -> Decision[tuple[int, RowIds]]:
+    effects: list[Effect] = [put]
+    changed = _follow(state, put)
+    if len(changed.ids):
+        effects.append(changed)
+    return Decision(effects, (put.revision, changed.ids))
+
+
+_UNCHANGED = Covers(NO_ROWS, np.empty(0, dtype=np.float32))
+
+
+def _joined(parts: Sequence[Covers]) -> Covers:
+    if not parts:
+        return _UNCHANGED
+    return Covers(
+        np.concatenate([part.ids for part in parts]),
+        np.concatenate([part.covers for part in parts]),
+    )
+
+
+def _follow(state: State, put: PutRecord) -> Covers:
+    """What a record's change means for rows."""
+    name = put.name
     if not name.startswith(operations.DATASET_RECORDS):
-        return NO_ROWS
-    rules = [_rule_of(name, before), _rule_of(name, after)]
-    state = State.read(txn, db)
-    changed = [NO_ROWS]
+        return _UNCHANGED
+    rules = [_rule_of(name, state.records.get(name)), _rule_of(name, _record_of(put))]
+    changed = []
     for dataset_id in sorted({known for known, _ in rules if known is not None}):
         was, now = (rule if known == dataset_id else PROVIDER for known, rule in rules)
         if was != now:
-            changed.append(_rewrite(txn, db, state.generation, dataset_id, now))
-    row_ids = np.concatenate(changed)
-    if len(row_ids):
-        operations.restart_removals(txn, db, state).write(txn, db)
-    return row_ids
+            changed.append(_recover(state, state.contents, dataset_id, now))
+    return _joined(changed)
 
 
-def follow_all(txn: Transaction[bytes], db: Databases, generation: int) -> None:
-    """Has all rows of a generation follow the records; for one that is served from now on."""
-    for name in operations.record_names(txn, db, operations.DATASET_RECORDS):
-        dataset_id, rule = _rule_of(name, operations.read_record(txn, db, name))
+def follow_all(state: State, contents: Contents) -> Covers:
+    """What has all rows follow the records; for contents that are served from now on."""
+    changed = []
+    for name in state.records.names(operations.DATASET_RECORDS):
+        dataset_id, rule = _rule_of(name, state.records.get(name))
         if dataset_id is not None and rule != PROVIDER:
-            _rewrite(txn, db, generation, dataset_id, rule)
+            changed.append(_recover(state, contents, dataset_id, rule))
+    return _joined(changed)
 
 
-def _rewrite(
-    txn: Transaction[bytes], db: Databases, generation: int, dataset_id: str, rule: CloudRule
-) -> RowIds:
-    """Puts every row of a dataset under a rule; the rows that changed, in order."""
-    published = operations.entries_under(txn, db["published", generation], key_prefix(dataset_id))
-    row_ids = np.fromiter((unpack_id(row_id) for _, row_id in published), dtype=np.int64)
-    row_ids.sort()  # as they lie in the file
-    changed = [NO_ROWS]
-    for start in range(0, len(row_ids), CHUNK_ROWS):
-        chunk = row_ids[start : start + CHUNK_ROWS]
-        table = unpack_rows(list(stored_values(txn, db, "rows", generation, chunk)))
-        details: list[bytes] = []
-        if rule.method != "provider":
-            details = list(stored_values(txn, db, "details", generation, chunk))
-        rewritten = with_covers(table, covers_under(rule, table, details))
-        differs = np.flatnonzero(rewritten["checksum"] != table["checksum"])
-        for i in differs.tolist():
-            txn.put(pack_id(int(chunk[i])), rewritten[i].tobytes(), db=db["rows", generation])
-        changed.append(chunk[differs])
-    return np.concatenate(changed)
-
-
-def stored_values(
-    txn: Transaction[bytes], db: Databases, name: str, generation: int, row_ids: RowIds
-) -> Iterator[bytes]:
-    """Packed rows or details (`name`) of row ids. Raises CorruptDataError: one is missing."""
-    for row_id in row_ids.tolist():
-        value = txn.get(pack_id(row_id), db=db[name, generation])
-        if value is None:
-            raise CorruptDataError(f"catalog: a tile is missing in {name}; rebuild the catalog")
-        yield value
+def _recover(state: State, contents: Contents, dataset_id: str, rule: CloudRule) -> Covers:
+    """The rows of a dataset that have another cover under a rule, with these."""
+    rows = contents.rows_under(dataset_id)
+    columns = contents.memory.columns.snapshot().columns
+    covers = covers_under(state, contents, rule, rows)
+    # By their bits: an unknown cover is equal to itself.
+    before = columns["cloud_cover"][rows]
+    unknown = np.isnan(covers) & np.isnan(before)
+    differs = np.flatnonzero((covers != before) & ~unknown)
+    return Covers(columns["row_id"][rows[differs]], covers[differs])

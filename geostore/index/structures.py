@@ -1,9 +1,11 @@
 """Ordered structures over the columns: which rows lie in a range, without looking at all.
 
 Times and percentages lie in B+-trees, cells in tables clustered by place with a radix trie over
-each. A structure covers the rows up to a position and never changes; more rows make a new one,
-which shares what it can with the old. It may hold rows that have died since (the caller filters by
-the live mask): `dead_seen` says which ones it has left out.
+each. The first datasets have trees of their own, so that what is asked of one of them does not meet
+the others' rows; those that come later share trees. A structure covers the rows up to a position
+and never changes; more rows make a new one, which shares what it can with the old. It may hold rows
+that have died since (the caller filters by the live mask): `dead_seen` says which ones it has left
+out.
 """
 
 from __future__ import annotations
@@ -28,7 +30,28 @@ from geostore.index.columns import NO_START, Positions, Snapshot
 from geostore.query import PercentRange
 from geostore.types import TimeSpan
 
-__all__ = ["Cells", "Facts", "Percents", "Runs", "Structure", "Times", "moment"]
+__all__ = [
+    "DATASETS_APART",
+    "Cells",
+    "Facts",
+    "Families",
+    "Percents",
+    "Range",
+    "Runs",
+    "Structure",
+    "Times",
+    "moment",
+    "percent_key",
+]
+
+DATASETS_APART: Final = 16
+"""Datasets with trees of their own, in the order in which they came. Each more costs a question
+about no dataset a few microseconds.
+"""
+Families = frozenset[int] | None
+"""Datasets whose trees are wanted: their codes, or DATASETS_APART for all that share; None: all."""
+Range = tuple[BPlusTree, int, int]
+"""Ranks [first, end) of a tree."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +87,24 @@ def _new_live(snapshot: Snapshot, first: int) -> npt.NDArray[np.intp]:
     return np.flatnonzero(snapshot.alive[first:]) + first
 
 
+def _families_of(snapshot: Snapshot, at: Positions) -> npt.NDArray[np.int32]:
+    codes = snapshot.group_codes["dataset"][snapshot.columns["group"][at]]
+    families: npt.NDArray[np.int32] = np.minimum(codes, DATASETS_APART)
+    return families
+
+
+def _new(snapshot: Snapshot, first: int) -> npt.NDArray[np.intp]:
+    """Positions of the rows that a structure over `first` rows takes in.
+
+    The first time it leaves out those that died; from then on it takes them too. Rows that died
+    since its `dead_seen` are thought to be in it, and these died since it was built.
+    """
+    return np.arange(first, snapshot.count) if first else _new_live(snapshot, 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Intervals by their start, in classes by length.
+    """Intervals by their start, in classes by family and length.
 
     A span [a, b] is overlapped by an interval of at most L microseconds only if it starts in
     [a - L, b]. One L for all would make a yearly product widen every search by a year, so
@@ -77,7 +115,8 @@ class Times:
 
     upto: int
     dead_seen: int
-    classes: dict[int, BPlusTree]
+    classes: dict[tuple[int, int], BPlusTree]
+    """By family and bit length."""
 
     @classmethod
     def empty(cls) -> Self:
@@ -85,25 +124,37 @@ class Times:
 
     def extended(self, snapshot: Snapshot) -> Self:
         """With the rows that came since; those without time are left out."""
-        new = _new_live(snapshot, self.upto)
+        new = _new(snapshot, self.upto)
         starts = snapshot.columns["start_us"][new]
         ends = snapshot.columns["end_us"][new]
         known = np.flatnonzero(starts != NO_START)
         new, starts, ends = new[known], starts[known], ends[known]
         classes = dict(self.classes)
-        bits = _bit_lengths(starts, ends)
-        for length in np.unique(bits).tolist():
-            own = bits == length
-            tree = classes.get(length, BPlusTree(starts.dtype))
-            classes[length] = tree.insert(starts[own], new[own])
+        kinds = _families_of(snapshot, new) * _LENGTHS + _bit_lengths(starts, ends)
+        for kind in np.unique(kinds).tolist():
+            own = kinds == kind
+            tree = classes.get(divmod(kind, _LENGTHS), BPlusTree(starts.dtype))
+            classes[divmod(kind, _LENGTHS)] = tree.insert(starts[own], new[own])
         dead_seen = self.dead_seen if self.upto else len(snapshot.dead)
         return type(self)(snapshot.count, dead_seen, classes)
 
-    def parts(self, span: TimeSpan) -> Iterator[tuple[BPlusTree, int, int, int]]:
+    def trees(self, families: Families = None) -> list[BPlusTree]:
+        """Of some datasets."""
+        return [
+            tree
+            for (family, _), tree in self.classes.items()
+            if families is None or family in families
+        ]
+
+    def parts(
+        self, span: TimeSpan, families: Families = None
+    ) -> Iterator[tuple[BPlusTree, int, int, int]]:
         """(tree, first, sure, end): of a class's ranks [first, end) all that overlap are among
         them, and from `sure` on all do.
         """
-        for length, tree in self.classes.items():
+        for (family, length), tree in self.classes.items():
+            if families is not None and family not in families:
+                continue
             if span.start_us is None:
                 first = sure = 0
             else:
@@ -113,13 +164,13 @@ class Times:
             if first < end:
                 yield tree, first, min(sure, end), end
 
-    def count(self, span: TimeSpan) -> int:
+    def count(self, span: TimeSpan, families: Families = None) -> int:
         """At least as many as overlap."""
-        return sum(end - first for _, first, _, end in self.parts(span))
+        return sum(end - first for _, first, _, end in self.parts(span, families))
 
-    def walk(self, span: TimeSpan) -> tuple[Positions, Positions]:
+    def walk(self, span: TimeSpan, families: Families = None) -> tuple[Positions, Positions]:
         """(rows that overlap for certain, rows that must be asked)."""
-        parts = list(self.parts(span))
+        parts = list(self.parts(span, families))
         return (
             _together([tree.payload(sure, end) for tree, _, sure, end in parts]),
             _together(
@@ -147,6 +198,10 @@ def _together(parts: list[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
     if len(parts) == 1:
         return parts[0]
     return np.concatenate([np.empty(0, dtype=np.int64), *parts])
+
+
+_LENGTHS: Final = 128
+"""More than there are bit lengths."""
 
 
 def _bit_lengths(
@@ -180,15 +235,16 @@ class Percents:
 
     upto: int
     dead_seen: int
-    entries: BPlusTree
+    trees: dict[int, BPlusTree]
+    """By family."""
 
     @classmethod
     def empty(cls) -> Self:
-        return cls(0, 0, BPlusTree(np.dtype(np.int64)))
+        return cls(0, 0, {})
 
     def extended(self, snapshot: Snapshot, column: str) -> Self:
         """With the rows that came since."""
-        new = _new_live(snapshot, self.upto)
+        new = _new(snapshot, self.upto)
         values = snapshot.columns[column][new]
         known = np.flatnonzero(~np.isnan(values))
         new = new[known]
@@ -196,39 +252,47 @@ class Percents:
         seconds = snapshot.columns["start_us"][new] // _SECOND_US + _FIRST_SECOND
         keys = percent_codes(values[known]) << MOMENT_BITS
         keys |= np.clip(seconds, 0, (1 << MOMENT_BITS) - 1)
+        trees = dict(self.trees)
+        families = _families_of(snapshot, new)
+        for family in np.unique(families).tolist():
+            own = families == family
+            tree = trees.get(family, BPlusTree(keys.dtype))
+            trees[family] = tree.insert(keys[own], new[own])
         dead_seen = self.dead_seen if self.upto else len(snapshot.dead)
-        return type(self)(snapshot.count, dead_seen, self.entries.insert(keys, new))
+        return type(self)(snapshot.count, dead_seen, trees)
 
-    def range(self, bounds: PercentRange) -> tuple[int, int]:
-        """Ranks [first, end) of the entries within bounds."""
-        low, high = bounds.minimum, bounds.maximum
-        first = 0 if low is None else self.rank(percent_code(low))
-        end = len(self.entries) if high is None else self.rank(percent_code(high) + 1)
-        return first, max(first, end)
+    def ranges(self, bounds: PercentRange | None, families: Families = None) -> list[Range]:
+        """The entries within bounds, by tree; none of them empty."""
+        low = None if bounds is None or bounds.minimum is None else percent_code(bounds.minimum)
+        high = None if bounds is None or bounds.maximum is None else percent_code(bounds.maximum)
+        found = []
+        for family, tree in self.trees.items():
+            if families is None or family in families:
+                first = 0 if low is None else tree.rank(percent_key(low))
+                end = len(tree) if high is None else tree.rank(percent_key(high + 1))
+                if first < end:
+                    found.append((tree, first, end))
+        return found
 
-    def rank(self, code: int, second: int = 0) -> int:
-        """How many entries come before a percentage's number (and a second, see `moment`)."""
-        return self.entries.rank(code << MOMENT_BITS | second)
+    def count(self, bounds: PercentRange, families: Families = None) -> int:
+        return sum(end - first for _, first, end in self.ranges(bounds, families))
 
-    def code_at(self, rank: int) -> int:
-        """The percentage's number of an entry."""
-        ((keys, _),) = self.entries.slices(rank, rank + 1)
-        return int(keys[0]) >> MOMENT_BITS
-
-    def count(self, bounds: PercentRange) -> int:
-        first, end = self.range(bounds)
-        return end - first
-
-    def walk(self, bounds: PercentRange) -> Positions:
-        return self.entries.payload(*self.range(bounds))
+    def walk(self, bounds: PercentRange, families: Families = None) -> Positions:
+        return _together([tree.payload(*edge) for tree, *edge in self.ranges(bounds, families)])
 
     def positions(self) -> set[int]:
         """All rows held: for checks."""
-        return set(self.entries.payload().tolist())
+        return {at for tree in self.trees.values() for at in tree.payload().tolist()}
 
     def check(self) -> None:
-        """Raises InternalError where the tree is not what it should be."""
-        self.entries.check()
+        """Raises InternalError where a tree is not what it should be."""
+        for tree in self.trees.values():
+            tree.check()
+
+
+def percent_key(code: int, second: int = 0) -> int:
+    """The least key of a percentage's number (and a second, see `moment`)."""
+    return code << MOMENT_BITS | second
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +308,11 @@ class Runs:
     """Group to its first run; one more at the end."""
     starts: npt.NDArray[np.int32]
     lengths: npt.NDArray[np.int32]
+
+    @classmethod
+    def empty(cls) -> Self:
+        nothing = np.empty(0, np.int32)
+        return cls(0, 0, np.zeros(1, np.int64), nothing, nothing)
 
     @classmethod
     def of(cls, snapshot: Snapshot) -> Self:
@@ -323,9 +392,9 @@ class Cells:
         return {at for table in self.tables.values() for at in table.records[:, POSITION].tolist()}
 
     def check(self) -> None:
-        """Raises InternalError where a trie is not what it should be."""
+        """Raises InternalError where a table is not what it should be."""
         for table in self.tables.values():
-            table.trie.check()
+            table.check()
 
 
 Structure = Times | Percents | Runs | Cells

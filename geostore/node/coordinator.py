@@ -26,16 +26,19 @@ from geostore.errors import NotFoundError, UnavailableError
 from geostore.node.peer import Peer, Peers
 from geostore.node.shares import BATCH_ROWS, Plan, Share, is_stale_ring
 from geostore.query import (
+    Batches,
     CoverageAnswer,
     CoverageRequest,
     Cursor,
     Explain,
     ExplainNode,
+    LastTold,
     LeafQuery,
     Query,
     Summary,
     SummaryKeys,
     check_summarised,
+    is_over,
     merge_batches,
 )
 from geostore.query.coverage import concatenate_answers
@@ -100,23 +103,25 @@ class _Answer:
         with explain.stage("slots"):
             return Plan(self._next_ring(), self._query, self._definitions)
 
-    def batches(self, after: Cursor | None) -> Iterator[RowBatch]:
+    def batches(self, after: Cursor | None) -> LastTold:
         left = self._query.limit
         if left == 0:
             return
         streams = self._started(self._plan.first_shares(), after, left)
-        for merged in merge_batches(streams, self._query.sort, left):
-            for start in range(0, len(merged), self._batch_rows):
+        merged = merge_batches(streams, self._query.sort, left)
+        for batch in merged:
+            is_last = merged.is_over
+            for start in range(0, len(batch), self._batch_rows):
                 self._call.check("query")
-                batch = merged.take(slice(start, start + self._batch_rows))
+                part = batch.take(slice(start, start + self._batch_rows))
                 if left is not None:
-                    left -= len(batch)
+                    left -= len(part)
                 if left == 0:
                     if self._explain is not None:
                         self._hear_out()
                     self.close()  # nobody works on while the consumer looks at the last rows
                 self.has_left = True
-                yield batch
+                yield part, is_last and start + len(part) == len(batch)
 
     def close(self) -> None:
         """Ends all leaf calls."""
@@ -147,7 +152,7 @@ class _Answer:
             return self._elsewhere(asked, error, after, limit)
         asked.stream = rows
         self._opened.callback(_close, rows)
-        return self._read(asked, rows, after, limit)
+        return Batches(self._read(asked, rows, after, limit))
 
     def _read(
         self,
@@ -155,7 +160,7 @@ class _Answer:
         rows: Iterator[RowBatch],
         after: Cursor | None,
         limit: int | None,
-    ) -> Iterator[RowBatch]:
+    ) -> LastTold:
         """A leaf's rows; those it fails to give, from elsewhere."""
         last: RowBatch | None = None
         failure: UnavailableError | None = None
@@ -170,18 +175,25 @@ class _Answer:
             if len(batch):
                 last = batch
                 asked.rows += len(batch)
-                yield batch
+                yield batch, is_over(rows)
         _close(rows)
         if last is not None:
             after = Cursor.after(last, self._query.sort)
         left = None if limit is None else limit - asked.rows
         if left is None or left > 0:
-            yield from self._elsewhere(asked, failure, after, left)
+            rest = self._elsewhere(asked, failure, after, left)
+            for batch in rest:
+                yield batch, is_over(rest)
 
     def _elsewhere(
         self, asked: _Asked, failure: UnavailableError, after: Cursor | None, limit: int | None
-    ) -> Iterator[RowBatch]:
-        """The rest of a failed share, from the next replicas."""
+    ) -> Batches:
+        """The rest of a failed share, from the next replicas, which are asked when it is read."""
+        return Batches(self._rest(asked, failure, after, limit))
+
+    def _rest(
+        self, asked: _Asked, failure: UnavailableError, after: Cursor | None, limit: int | None
+    ) -> LastTold:
         self._call.check("query")  # then it is not the node that failed
         asked.error = str(failure)
         share = asked.share
@@ -196,7 +208,9 @@ class _Answer:
             raise failure
         shares = self._plan.shares(share.slots, tried=tried, failed=self._failed, failure=failure)
         streams = self._started(shares, after, limit)
-        yield from merge_batches(streams, self._query.sort, limit)
+        rest = merge_batches(streams, self._query.sort, limit)
+        for batch in rest:
+            yield batch, rest.is_over
 
     # ------------------------------------------------------------ explain
 
@@ -294,7 +308,7 @@ class Coordinator:
         explain: Explain | None = None,
         after: Cursor | None = None,
         batch_rows: int = BATCH_ROWS,
-    ) -> Iterator[RowBatch]:
+    ) -> Batches:
         """All matching rows in order, in batches of 1..`batch_rows`.
 
         Nodes are called when the first batch is asked for. Closing the iterator ends all calls.
@@ -308,7 +322,8 @@ class Coordinator:
         """
         if after is not None:
             after.check_sort(query.sort)
-        return self._rows(call, query, self._asked_definitions(query), explain, after, batch_rows)
+        definitions = self._asked_definitions(query)
+        return Batches(self._rows(call, query, definitions, explain, after, batch_rows))
 
     def _rows(
         self,
@@ -318,7 +333,7 @@ class Coordinator:
         explain: Explain | None,
         after: Cursor | None,
         batch_rows: int,
-    ) -> Iterator[RowBatch]:
+    ) -> LastTold:
         for ring_number in range(1, RINGS_MAX + 1):
             answer = _Answer(
                 own_id=self._own_id,

@@ -273,7 +273,7 @@ class Member:
     ) -> Iterator[RowBatch]:
         """See `Peer`."""
         call.check("querying")
-        yield from self.node.catalog.query(
+        return self.node.catalog.query(
             request.query,
             batch_rows=request.batch_rows,
             explain=explain,

@@ -20,7 +20,7 @@ from geostore.errors import (
     ReadOnlyError,
     StoreFormatError,
 )
-from geostore.index import Catalog, TileDetails, open_catalog
+from geostore.index import Catalog, TileDetails, has_old_catalog, open_catalog
 from geostore.metrics import NODE_CORRUPT_TILES, NODE_RECOVERY_SECONDS, REGISTRY
 from geostore.node.datasets import Datasets
 from geostore.node.directory import StoreDirectory, StoreIdentity
@@ -142,8 +142,6 @@ class Node:
             raise CorruptDataError(f"store {self.directory.root}: its catalog is missing; {remedy}")
         try:
             self._catalog = self._open_catalog_as(writable=self.mode == "a")
-        except CorruptDataError as error:
-            raise CorruptDataError(f"{error}; {remedy}") from error
         except StoreFormatError as error:
             raise StoreFormatError(f"{error}; if it is damaged, {remedy}") from error
         self._catalog_inode = self._find_catalog_inode()
@@ -166,16 +164,22 @@ class Node:
         )
 
     def _open_catalog_as(self, *, writable: bool) -> Catalog:
-        # Opened to read first: a store without its catalog's file must not get an empty one.
-        catalog = open_catalog(self.directory.catalog, writable=False)
+        # Never made here: a store without its catalog's files must not get an empty one.
+        place = self.directory.catalog
         if not writable:
-            return catalog
+            return open_catalog(place, writable=False)
         try:
-            writer = open_catalog(self.directory.catalog, writable=True)
+            if not has_old_catalog(place):
+                return open_catalog(place, writable=True, create=False)
+            # Whoever wrote it may still be writing.
+            lock = WriterLock(self.directory.lock_file) if self._lock is None else None
+            try:
+                return open_catalog(place, writable=True, create=False)
+            finally:
+                if lock is not None:
+                    lock.release()
         except ReadOnlyError:  # media without writes: reading is what is left
-            return catalog
-        catalog.close()
-        return writer
+            return open_catalog(place, writable=False)
 
     def _find_catalog_inode(self) -> int:
         try:

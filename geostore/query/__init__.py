@@ -4,6 +4,7 @@ Who answers a query (a catalog, a backend, a node) applies what is defined here,
 of them answer alike.
 """
 
+from geostore.query.batches import Batches, LastTold, is_over
 from geostore.query.coverage import (
     CoverageAnswer,
     CoverageGroups,
@@ -47,6 +48,7 @@ from geostore.query.value import PercentRange, Query, SortKey
 __all__ = [
     "AllOf",
     "AnyOf",
+    "Batches",
     "CoverageAnswer",
     "CoverageGroups",
     "CoverageRequest",
@@ -59,6 +61,7 @@ __all__ = [
     "HasBands",
     "InRegion",
     "IsNull",
+    "LastTold",
     "Leaf",
     "LeafQuery",
     "Not",
@@ -83,6 +86,7 @@ __all__ = [
     "dataset_bound",
     "evaluate",
     "implied",
+    "is_over",
     "keys_from",
     "leaves",
     "limit_batches",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["object_runs"]
+__all__ = ["addresses_of", "object_runs"]
 
 
 class _Addresses:
@@ -40,10 +40,14 @@ def object_runs(
     >>> object_runs(column)[0].tolist()
     [0, 2]
     """
-    column = np.ascontiguousarray(column)
     if not len(column):
         return np.empty(0, dtype=np.intp), np.empty(0, dtype=np.intp)
-    addresses = np.asarray(_Addresses(column))
+    addresses = addresses_of(column)
     changes = np.flatnonzero(addresses[1:] != addresses[:-1]) + 1
     starts = np.concatenate([np.zeros(1, dtype=np.intp), changes])
     return starts, addresses[starts]
+
+
+def addresses_of(column: npt.NDArray[np.object_]) -> npt.NDArray[np.intp]:
+    """`id` of each row's object, as a view where the column lies in one piece."""
+    return np.asarray(_Addresses(np.ascontiguousarray(column)))

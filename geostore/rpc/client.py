@@ -197,6 +197,7 @@ class NodeClient:
             head=self._head(call),
             question=question,
             explain=explain is not None,
+            end_with_rows=True,
         )
         answers = self._send(call, self._node.LeafQuery, said)
         return RowStream(answers, self.address, explain, BatchDecoder().decode)
@@ -332,6 +333,7 @@ class NodeClient:
             after=None if after is None else after.to_text(),
             explain=explain is not None,
             batch_rows=batch_rows,
+            end_with_rows=True,
         )
         return self._send(call, self._store.Query, said)
 
@@ -526,15 +528,17 @@ class RowStream(Iterator[_Rows]):
         self._explain = explain
         self._decode = decode
         self._rows = 0
-        self._is_over = False
+        self._is_closed = False
+        self.is_over = False
+        """Whether its end came with the rows that were given last; see `geostore.query.is_over`."""
         self.cursor = ""
         """The position behind the last batch, as the node wrote it."""
 
     def __next__(self) -> _Rows:
-        if self._is_over:
+        if self._is_closed:
             raise StopIteration
         try:
-            batch = self._read()
+            batch = None if self.is_over else self._read()
         except BaseException:
             self.close()
             raise
@@ -545,11 +549,15 @@ class RowStream(Iterator[_Rows]):
 
     def close(self) -> None:
         """Ends the call; harmless when it is over."""
-        self._is_over = True
-        self._answers.cancel()
+        self._is_closed = True
+        self._cancel()
 
     def __del__(self) -> None:
         with suppress(Exception):
+            self._cancel()
+
+    def _cancel(self) -> None:
+        if not self.is_over:  # else the node is about to end it
             self._answers.cancel()
 
     def _read(self) -> _Rows | None:
@@ -557,27 +565,47 @@ class RowStream(Iterator[_Rows]):
             answer = next(self._answers, None)
         if answer is None:
             raise self._broken("it ended before its end was said")
+        part = answer.WhichOneof("part")
         try:
-            if answer.WhichOneof("part") == "chunk":
+            if part == "chunk":
                 batch = self._decode(answer.chunk.rows)
                 if len(batch) != answer.chunk.row_count:
                     raise self._broken(f"{len(batch)} rows, {answer.chunk.row_count} announced")
                 self._rows += len(batch)
                 self.cursor = answer.chunk.cursor
+                if answer.chunk.HasField("end"):
+                    self._take_end(answer.chunk.end)
+                    self.is_over = True
+                    # Its status is not waited for: the rows are whole whatever it says. gRPC
+                    # cancels a call that nobody holds, so this one holds itself until it ends.
+                    self._answers.add_done_callback(_let_end)
                 return batch
-            if answer.WhichOneof("part") != "end" or answer.end.rows_total != self._rows:
-                raise self._broken(f"{self._rows} rows came, not what its end says")
-            if self._explain is not None and answer.end.explain_json:
-                wire.explain_from_json(answer.end.explain_json, self._explain)
+            if part != "end":
+                raise self._broken("a message has neither rows nor its end")
+            self._take_end(answer.end)
         except (CorruptDataError, InvalidInputError) as error:
             raise self._broken(str(error)) from None
+        self._hear_status()
+        return None
+
+    def _take_end(self, end: common_pb2.RowsEnd) -> None:
+        if end.rows_total != self._rows:
+            raise self._broken(f"{self._rows} rows came, not what its end says")
+        if self._explain is not None and end.explain_json:
+            wire.explain_from_json(end.explain_json, self._explain)
+
+    def _hear_status(self) -> None:
+        """Behind the end."""
         with raising_for(self._address):
             if next(self._answers, None) is not None:
                 raise self._broken("it goes on behind its end")
-        return None
 
     def _broken(self, why: str) -> UnavailableError:
         return UnavailableError(f"node {self._address}: its stream of rows is broken: {why}")
+
+
+def _let_end(_call: Any) -> None:
+    """Done with: nobody asks how."""
 
 
 class BlockStream(Iterator[StoredBlock]):

@@ -48,7 +48,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geostore.errors import CorruptDataError, InvalidInputError
-from geostore.query.identity import object_runs
+from geostore.query.identity import addresses_of
 from geostore.rpc.schema_texts import schema_of, schema_text
 from geostore.types import RowBatch, TileSchema
 
@@ -66,8 +66,6 @@ STREAM_ROWS = 16_384
 """Rows a message where the sender may choose: 16,384 of them are about half a MiB."""
 
 ENTRIES_MAX = 65_536
-FEW_ROWS = 64
-"""Looked up one by one, before numpy would have begun."""
 RECENT_RUNS_MIN = 256
 RECENT_BITS = 12
 DICTIONARY_BYTES_MAX = 16 << 20
@@ -111,25 +109,20 @@ class _Outgoing:
         self._kept: list[object] = []  # an address means its object only while that lives
         self._recent: tuple[npt.NDArray[np.intp], npt.NDArray[np.uint16]] | None = None
 
-    def codes(self, column: npt.NDArray[np.object_]) -> Codes:
-        """A code a row, or one code where all rows have the same."""
+    def codes(
+        self,
+        addresses: npt.NDArray[np.intp],
+        values: npt.NDArray[np.object_],
+        lengths: npt.NDArray[np.intp],
+    ) -> Codes:
+        """A code a row, or one code where all rows have the same, of runs of one object each."""
         if len(self._kept) > 2 * ENTRIES_MAX:
             self._by_address, self._kept, self._recent = {}, [], None
-        if not len(column):
-            return np.empty(0, dtype=np.uint8)
-        if len(column) <= FEW_ROWS:
-            found = [self._code_at(id(value), value) for value in column.tolist()]
-            is_one = max(found) < 256 and found.count(found[0]) == len(found)
-            few = np.array(found[:1] if is_one else found, dtype=np.uint16)
-            return few.astype(np.uint8) if max(found) < 256 else few
-        # Rows of a scene come in runs in most orders: a look-up a run, not a row.
-        starts, addresses = object_runs(column)
-        codes = self._codes_of(addresses, column[starts])
+        codes = self._codes_of(addresses, values)
         greatest = int(codes.max())
         if greatest < 256 and greatest == codes.min():
             return codes[:1].astype(np.uint8)
-        codes = np.repeat(codes, np.diff(starts, append=len(column)))
-        return codes.astype(np.uint8) if greatest < 256 else codes
+        return np.repeat(codes.astype(np.uint8) if greatest < 256 else codes, lengths)
 
     def _codes_of(
         self, addresses: npt.NDArray[np.intp], values: npt.NDArray[np.object_]
@@ -140,11 +133,11 @@ class _Outgoing:
         processor's cache, then answers for most rows at once; the dictionary for the rest.
         """
         if len(addresses) < RECENT_RUNS_MIN:
-            return np.fromiter(
-                (self._code_at(a, v) for a, v in zip(addresses.tolist(), values, strict=True)),
-                dtype=np.uint16,
-                count=len(addresses),
-            )
+            known_at = self._by_address.get
+            few = [known_at(address, -1) for address in addresses.tolist()]
+            if -1 in few:
+                few = list(map(self._code_at, addresses.tolist(), values.tolist()))
+            return np.array(few, dtype=np.uint16)
         if self._recent is None:
             size = 1 << RECENT_BITS
             self._recent = np.full(size, -1, dtype=np.intp), np.zeros(size, dtype=np.uint16)
@@ -244,7 +237,7 @@ class BatchEncoder:
                 yield self.encode(batch if whole else batch.take(slice(start, start + rows_max)))
 
     def _message(self, batch: RowBatch) -> bytes:
-        codes = [column.codes(getattr(batch, column.name)) for column in self._columns]
+        codes = self._codes(batch) if len(batch) else [np.empty(0, np.uint8)] * len(CODED)
         entries = [entry for column in self._columns for entry in column.new]
         dictionary = b""
         if entries:
@@ -272,6 +265,31 @@ class BatchEncoder:
         for outgoing in self._columns:
             outgoing.new = []
         return message
+
+    def _codes(self, batch: RowBatch) -> list[Codes]:
+        """Of each coded column. Rows of a scene come in runs in most orders: objects are looked
+        up, and codes made, a run, not a row. What scenes share has the same runs; a merge mixes
+        the nodes of rows otherwise.
+        """
+        *of_scenes, nodes = self._columns
+        return [*_codes_of_runs(of_scenes, batch), *_codes_of_runs([nodes], batch)]
+
+
+def _codes_of_runs(columns: list[_Outgoing], batch: RowBatch) -> Iterator[Codes]:
+    """The codes of columns by runs of rows that agree in all of them."""
+    values = [getattr(batch, outgoing.name) for outgoing in columns]
+    addresses = [addresses_of(column) for column in values]
+    is_first = np.ones(len(batch), dtype=np.bool_)
+    changes = is_first[1:]
+    np.not_equal(addresses[0][1:], addresses[0][:-1], out=changes)
+    for of_column in addresses[1:]:
+        changes |= of_column[1:] != of_column[:-1]
+    starts = np.flatnonzero(is_first)
+    lengths = np.empty_like(starts)
+    lengths[:-1] = starts[1:] - starts[:-1]
+    lengths[-1] = len(batch) - starts[-1]
+    for outgoing, of_column, column in zip(columns, addresses, values, strict=True):
+        yield outgoing.codes(of_column[starts], column[starts], lengths)
 
 
 def _joined(sections: list[bytes], *, flags: int, width: int, rows: int) -> bytes:
@@ -469,16 +487,15 @@ class BatchDecoder:
             raise CorruptDataError(
                 f"row batch: {counts} new dictionary entries, in {len(section)} bytes"
             )
-        sizes = np.frombuffer(section[_COUNTS.size : start], dtype="<u4").astype(np.int64)
-        is_null = sizes == NULL_ENTRY
-        sizes[is_null] = 0
-        ends = start + np.cumsum(sizes)
-        if (int(ends[-1]) if len(ends) else start) != len(section):
+        entries: list[bytes | None] = []
+        for size in np.frombuffer(section[_COUNTS.size : start], dtype="<u4").tolist():
+            if size == NULL_ENTRY:
+                entries.append(None)
+            else:
+                entries.append(bytes(section[start : start + size]))
+                start += size
+        if start != len(section):
             raise CorruptDataError(f"row batch: its dictionary does not fill {len(section)} bytes")
-        entries = [
-            None if null else bytes(section[end - size : end])
-            for null, size, end in zip(is_null.tolist(), sizes.tolist(), ends.tolist(), strict=True)
-        ]
         first = 0
         for column, count in zip(self._columns, counts, strict=True):
             column.add(entries[first : first + count])

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from geostore.config import HostPort, parse_listen
@@ -22,7 +23,15 @@ from geostore.metrics import (
 from geostore.node import Node
 from geostore.node.member import Member
 from geostore.ring import Ring, RingNode, found_ring
-from geostore.rpc.transport import PLAINTEXT, Channels, Security, TlsFiles, server_credentials
+from geostore.rpc.transport import (
+    PLAINTEXT,
+    UNREAD_BYTES,
+    Channels,
+    Security,
+    TlsFiles,
+    open_channel,
+    server_credentials,
+)
 from geostore.server.joining import (
     check_alone,
     check_called,
@@ -165,7 +174,9 @@ class _Start:
         self._opened = opened
         self._door = Door()
         self._stopping = threading.Event()
-        self._channels = Channels(options.security)
+        self._channels = Channels(
+            options.security, open_one=partial(open_channel, unread_bytes=UNREAD_BYTES)
+        )
         opened.callback(self._channels.close)
         self._server: NodeServer | None = None
         self._keeper: RingKeeper | None = None

@@ -10,7 +10,7 @@ from typing import Any
 from geostore.errors import GeostoreError, NotFoundError, StaleRingError, UnavailableError
 from geostore.node.member import Member
 from geostore.node.peer import Peer
-from geostore.query import Explain, LeafQuery
+from geostore.query import Explain, LeafQuery, is_over
 from geostore.ring import Ring
 from geostore.rpc import messages as wire
 from geostore.rpc.client import NodeClient
@@ -71,6 +71,11 @@ class _Rows(Iterator[RowBatch]):
         except StaleRingError as error:
             self._on_stale(error)
             raise
+
+    @property
+    def is_over(self) -> bool:
+        """See `geostore.query.is_over`."""
+        return is_over(self._rows)
 
     def close(self) -> None:
         """Ends the call."""

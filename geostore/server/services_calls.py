@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar, cast
 
@@ -9,7 +10,7 @@ import grpc
 
 from geostore.errors import InvalidInputError, UnavailableError
 from geostore.node.member import Member
-from geostore.query import Cursor, Explain, Summary
+from geostore.query import Cursor, Explain, Summary, is_over
 from geostore.query.value import SortKey
 from geostore.rpc import messages as wire
 from geostore.rpc.row_batches import STREAM_ROWS, BatchEncoder
@@ -28,6 +29,10 @@ _NO_DEADLINE_S = 1e8
 _RETRY_S = 0.5
 GATHER_ROWS = 1024
 """Rows that are worth a message of their own."""
+FIRST_ROWS_PAUSE_S = 0.004
+"""Behind the first rows of an answer that goes on: somebody waits for them, on this machine maybe,
+and whoever asked a node merges them. What follows would take the processor from both.
+"""
 
 _Response_co = TypeVar("_Response_co", covariant=True)
 
@@ -113,36 +118,46 @@ class _MakeResponse(Protocol[_Response_co]):
 
 def answer_rows(
     make: _MakeResponse[_Response_co],
-    batches: Iterable[RowBatch],
+    batches: Iterator[RowBatch],
     *,
     sort: SortKey | None,
     explain: Explain | None,
+    end_with_rows: bool,
 ) -> Iterator[_Response_co]:
-    """Row batches as the messages of one answer; the last one is its end.
+    """Row batches as the messages of one answer; the last one is or has its end.
+
+    A message costs as much as hundreds of rows. So, with `end_with_rows`, rows that are known to
+    be the last carry the end themselves.
 
     What `batches` raises goes through: an answer without its end was cut. Closing this ends
     `batches`.
     """
-    call, encoder, rows_total = current_call(), BatchEncoder(), 0
+    call, encoder, rows_total, is_ended = current_call(), BatchEncoder(), 0, False
+    is_end_told = end_with_rows and explain is None  # which is known when all is done
     try:
-        for batch in _gathered(batches):
+        for batch, is_last in _gathered(batches):
             for start in range(0, len(batch), STREAM_ROWS):
                 call.check()
                 part = batch.take(slice(start, start + STREAM_ROWS))
+                rows_total += len(part)
+                is_ended = is_end_told and is_last and start + len(part) == len(batch)
                 chunk = common_pb2.RowsChunk(
                     rows=encoder.encode(part),
                     row_count=len(part),
                     cursor=Cursor.after(part, sort).to_text(),
+                    end=common_pb2.RowsEnd(rows_total=rows_total) if is_ended else None,
                 )
-                rows_total += len(part)
                 call.note(rows=len(part))
                 yield make(chunk=chunk)
+                if rows_total == len(part) and not is_last:
+                    time.sleep(FIRST_ROWS_PAUSE_S)
     finally:
         close = getattr(batches, "close", None)
         if close is not None:
             close()
-    said = b"" if explain is None else wire.dump_json(explain.to_json())
-    yield make(end=common_pb2.RowsEnd(rows_total=rows_total, explain_json=said))
+    if not is_ended:
+        said = b"" if explain is None else wire.dump_json(explain.to_json())
+        yield make(end=common_pb2.RowsEnd(rows_total=rows_total, explain_json=said))
 
 
 class _MakePart(Protocol[_Response_co]):
@@ -162,11 +177,12 @@ def answer_summary(make: _MakePart[_Response_co], summary: Summary) -> Iterator[
     yield make(end=common_pb2.SummaryEnd(groups_total=len(summary)))
 
 
-def _gathered(batches: Iterable[RowBatch]) -> Iterator[RowBatch]:
-    """The first batch as it is; from then on none that is small, but for the last.
+def _gathered(batches: Iterator[RowBatch]) -> Iterator[tuple[RowBatch, bool]]:
+    """The first batch as it is; from then on none that is small, but for the last. Each with
+    whether it is known to be the last.
 
-    A merge gives small batches where its streams end, and a message costs as much as hundreds
-    of rows. The first must not wait: it may be all that a slow node holds back.
+    A merge gives small batches where its streams end. The first must not wait: it may be all
+    that a slow node holds back.
     """
     held: list[RowBatch] = []
     rows, is_first = 0, True
@@ -175,11 +191,12 @@ def _gathered(batches: Iterable[RowBatch]) -> Iterator[RowBatch]:
             continue
         held.append(batch)
         rows += len(batch)
-        if is_first or rows >= GATHER_ROWS:
-            yield held[0] if len(held) == 1 else RowBatch.concatenate(held)
+        is_last = is_over(batches)
+        if is_first or is_last or rows >= GATHER_ROWS:
+            yield held[0] if len(held) == 1 else RowBatch.concatenate(held), is_last
             held, rows, is_first = [], 0, False
     if held:
-        yield held[0] if len(held) == 1 else RowBatch.concatenate(held)
+        yield held[0] if len(held) == 1 else RowBatch.concatenate(held), True
 
 
 def take_tiles(

@@ -125,7 +125,11 @@ class NodeService(node_pb2_grpc.NodeServiceServicer):
         explain = Explain() if request.explain else None
         batches = self._door.member.leaf_query(call, asked, explain)
         yield from answer_rows(
-            node_pb2.LeafQueryResponse, batches, sort=asked.query.sort, explain=explain
+            node_pb2.LeafQueryResponse,
+            batches,
+            sort=asked.query.sort,
+            explain=explain,
+            end_with_rows=request.end_with_rows,
         )
 
     def LeafCount(  # noqa: N802

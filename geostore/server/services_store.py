@@ -44,7 +44,13 @@ class StoreService(store_pb2_grpc.StoreServiceServicer):
         explain = Explain() if request.explain else None
         rows = min(request.batch_rows or wire.BATCH_ROWS, wire.BATCH_ROWS_MAX)
         batches = self._door.member.query(call, query, explain, after, rows)
-        yield from answer_rows(store_pb2.QueryResponse, batches, sort=query.sort, explain=explain)
+        yield from answer_rows(
+            store_pb2.QueryResponse,
+            batches,
+            sort=query.sort,
+            explain=explain,
+            end_with_rows=request.end_with_rows,
+        )
 
     def Count(  # noqa: N802
         self, request: store_pb2.CountRequest, context: Context

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from geostore import grid
+from geostore.query.identity import object_runs
 from geostore.rpc.row_arrow import arrow_schema, batch_from_rows
 from geostore.tensors.optional import require
-from geostore.types import TILE_FIELDS, RowBatch
+from geostore.types import TILE_FIELDS, RowBatch, TileSchema
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,30 +21,40 @@ if TYPE_CHECKING:
 __all__ = ["record_batches", "to_arrow", "to_pandas"]
 
 
-def _bands(batch: RowBatch) -> list[list[str]]:
-    by_schema: dict[str, list[str]] = {}
-    names = []
-    for schema in batch.schema:
-        if schema.digest not in by_schema:
-            by_schema[schema.digest] = [band.name for band in schema.bands]
-        names.append(by_schema[schema.digest])
-    return names
+def _band_names(schema: TileSchema) -> list[str]:
+    return [band.name for band in schema.bands]
+
+
+def _by_object(
+    column: npt.NDArray[np.object_], shown: Callable[[Any], object]
+) -> npt.NDArray[np.object_]:
+    """`shown` of each row's object, worked out once an object: rows of one object share it."""
+    starts, addresses = object_runs(column)
+    _, firsts, inverse = np.unique(addresses, return_index=True, return_inverse=True)
+    values = np.empty(len(firsts), dtype=np.object_)
+    for number, value in enumerate(column[starts[firsts]].tolist()):
+        values[number] = shown(value)
+    of_rows: npt.NDArray[np.object_] = values[
+        np.repeat(inverse, np.diff(starts, append=len(column)))
+    ]
+    return of_rows
 
 
 def _boxes(batch: RowBatch) -> list[tuple[float, ...]]:
     bounds = np.empty((len(batch), 4), dtype=np.float64)
-    names = np.array([schema.scheme for schema in batch.schema], dtype=np.object_)
+    names = _by_object(batch.schema, lambda schema: schema.scheme)
     for name in set(names.tolist()):
         own = np.flatnonzero(names == name)
         bounds[own] = grid.scheme(name).bounds_many(batch.geocode[own].tolist())
-    return [tuple(box) for box in bounds.tolist()]
+    return list(zip(*bounds.T.tolist(), strict=True))
 
 
 def to_pandas(batches: Iterable[RowBatch]) -> pd.DataFrame:
     """One row a tile, in the selection's order.
 
     Times are datetime64[us, UTC] (NaT where unknown), percentages float32 (NaN where
-    unknown), `bands` and `nodes` lists, `bbox` (west, south, east, north) in degrees.
+    unknown), `bands` and `nodes` lists that rows share, `bbox` (west, south, east, north) in
+    degrees.
 
     Raises:
         MissingDependencyError: pandas is not installed.
@@ -58,12 +70,12 @@ def to_pandas(batches: Iterable[RowBatch]) -> pd.DataFrame:
             "time": whole.time_us,
             "time_end": whole.time_end_us,
             "platform": whole.platform,
-            "bands": _bands(whole),
+            "bands": _by_object(whole.schema, _band_names),
             "pixel_coverage": whole.pixel_coverage,
             "cloud_cover": whole.cloud_cover,
             "bbox": _boxes(whole),
             "bytes": whole.bytes,
-            "nodes": [list(nodes) for nodes in whole.nodes],
+            "nodes": _by_object(whole.nodes, list),
         }
     else:
         columns = {name: np.empty(0, object) for name in TILE_FIELDS}

@@ -464,21 +464,45 @@ class RowBatch:
         )
 
     def rows(self) -> Iterator[TileRow]:
-        for i in range(len(self)):
-            time_us, end_us = int(self.time_us[i]), int(self.time_end_us[i])
-            cloud = float(self.cloud_cover[i])
+        """The rows as objects, made one by one."""
+        # Columns become Python's numbers at once: one by one that costs as much as the row. The
+        # tiles of a scene have one time, so a moment is made once.
+        moments: dict[int, datetime | None] = {NULL_TIME: None}
+
+        def moment(us: int) -> datetime | None:
+            if us not in moments:
+                moments[us] = datetime_from_us(us)
+            return moments[us]
+
+        columns = [getattr(self, name).tolist() for name in ROW_COLUMNS]
+        for (
+            row_id,
+            dataset_id,
+            dataset,
+            geocode,
+            scene,
+            version,
+            schema,
+            platform,
+            time_us,
+            end_us,
+            coverage,
+            cloud,
+            size,
+            nodes,
+        ) in zip(*columns, strict=True):
             yield TileRow(
-                row_id=int(self.row_id[i]),
-                key=TileKey(self.dataset_id[i], self.scene[i], self.version[i], self.geocode[i]),
-                dataset=self.dataset[i],
-                schema=self.schema[i],
-                time=None if time_us == NULL_TIME else datetime_from_us(time_us),
-                time_end=None if end_us == NULL_TIME else datetime_from_us(end_us),
-                platform=self.platform[i],
-                pixel_coverage=float(self.pixel_coverage[i]),
+                row_id=row_id,
+                key=TileKey(dataset_id, scene, version, geocode),
+                dataset=dataset,
+                schema=schema,
+                time=moment(time_us),
+                time_end=moment(end_us),
+                platform=platform,
+                pixel_coverage=coverage,
                 cloud_cover=None if math.isnan(cloud) else cloud,
-                bytes=int(self.bytes[i]),
-                nodes=self.nodes[i],
+                bytes=size,
+                nodes=nodes,
             )
 
 

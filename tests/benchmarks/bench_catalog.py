@@ -25,7 +25,7 @@ from typing import TypeVar
 import numpy as np
 
 from geostore.grid import GEOHASH, Region
-from geostore.index import CatalogEntry, LmdbCatalog, open_catalog
+from geostore.index import CatalogEntry, LogCatalog, open_catalog
 from geostore.query import PercentRange, Query, matching
 from geostore.types import RowBatch, TimeSpan
 from tests.synthetic_tiles import make_entry, many_entries
@@ -77,7 +77,7 @@ def _queries(some: CatalogEntry) -> dict[str, Query]:
     }
 
 
-def _drain(catalog: LmdbCatalog, query: Query) -> int:
+def _drain(catalog: LogCatalog, query: Query) -> int:
     return sum(len(batch) for batch in catalog.query(query))
 
 
@@ -116,7 +116,7 @@ def _opening(directory: Path, table: Table) -> None:
     table.seconds.setdefault("open and first count, new process", []).append(elapsed)
 
 
-def _changing(catalog: LmdbCatalog, table: Table, number: int) -> None:
+def _changing(catalog: LogCatalog, table: Table, number: int) -> None:
     """A scene of 200 tiles comes, is found, and goes."""
     scene = f"bench-{number}"
     entries = [
@@ -162,7 +162,8 @@ def main() -> None:
         table = Table()
         with open_catalog(work / "catalog", writable=True) as catalog:
             table.time("rebuild from entries", lambda: catalog.rebuild(entries))
-        size = (work / "catalog" / "data.mdb").stat().st_size
+        files = (path for path in (work / "catalog").rglob("*") if path.is_file())
+        size = sum(path.stat().st_size for path in files)
         print(
             f"{tiles:,} tiles, {size / 2**20:.0f} MiB, {rounds} rounds; Python"
             f" {platform.python_version()}, {os.cpu_count()} cores\n"
@@ -171,7 +172,7 @@ def main() -> None:
             _opening(work / "catalog", table)
         counts: dict[str, int] = {}
         with open_catalog(work / "catalog", writable=True) as catalog:
-            (rows,) = catalog.query(Query(), batch_rows=tiles)
+            rows = RowBatch.concatenate(list(catalog.query(Query(), batch_rows=tiles)))
             for number in range(rounds):
                 for name, query in queries.items():
                     counts[name] = table.time(f"query {name}", lambda q=query: _drain(catalog, q))  # type: ignore[misc]

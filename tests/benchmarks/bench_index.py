@@ -47,7 +47,7 @@ import numpy as np
 
 import geostore
 from geostore.grid import GEOHASH
-from geostore.index import LmdbCatalog, open_catalog, planner
+from geostore.index import LogCatalog, open_catalog, planner
 from geostore.index.answer import Answer
 from geostore.query import PercentRange, Query
 from geostore.types import RowBatch
@@ -90,19 +90,18 @@ TILES_A_GLOBE = 40_000_000
 # ---------------------------------------------------------------- geostore
 
 
-def index_ask(catalog: LmdbCatalog, query: Query, *, count: bool) -> Ask:
+def index_ask(catalog: LogCatalog, query: Query, *, count: bool) -> Ask:
     """The search alone. The one place that knows the insides of the catalog."""
-    with catalog._following() as (follower, _, _):
-        memory = follower.memory
+    home = catalog._home
 
     def ask() -> Found:
-        view = memory.view()
+        view = home.refresh()
         if count:
             return planner.count(view, query)
         if query.limit is None:
             positions = planner.select(view, query).positions
         else:
-            positions = Answer(memory.columns, view, query).rows()
+            positions = Answer(view, query).rows()
         return view.snapshot.columns["row_id"][positions]
 
     return ask

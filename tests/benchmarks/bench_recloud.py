@@ -26,7 +26,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from geostore.index import CatalogEntry, LmdbCatalog, RecordChange, open_catalog
+from geostore.index import CatalogEntry, LogCatalog, RecordChange, open_catalog
 from geostore.query import PercentRange, Query
 from tests.synthetic_tiles import many_entries
 
@@ -59,7 +59,7 @@ class Seconds:
         return {step: statistics.median(all_) for step, all_ in self._by_step.items()}
 
 
-def _recloud(catalog: LmdbCatalog, threshold: int | None) -> int:
+def _recloud(catalog: LogCatalog, threshold: int | None) -> int:
     rule = {} if threshold is None else {"method": "likelihood", "threshold": threshold}
     value = {"id": "id-s2", "placement": 3, "cloud_rule": rule}
     record = catalog.record_get("dataset/s2")
@@ -101,9 +101,7 @@ def _recloud_sqlite(base: sqlite3.Connection, threshold: int) -> int:
     return len(rows)
 
 
-def _round(
-    catalog: LmdbCatalog, base: sqlite3.Connection, seconds: Seconds, threshold: int
-) -> None:
+def _round(catalog: LogCatalog, base: sqlite3.Connection, seconds: Seconds, threshold: int) -> None:
     seconds.time("likelihood >= P: rows rewritten, durable", lambda: _recloud(catalog, threshold))
     seconds.time("the memory of a process follows", catalog.refresh)
     found = seconds.time("first query by cloud after it", lambda: catalog.count(CLEAR))
@@ -137,7 +135,7 @@ def main() -> None:
             for number in range(rounds):
                 _round(catalog, base, seconds, 20 + 7 * number)
             assert catalog.check() == []
-        size = (work / "catalog" / "data.mdb").stat().st_size
+        size = (work / "catalog" / "log" / "00000001.log").stat().st_size
     finally:
         shutil.rmtree(work)
     print(

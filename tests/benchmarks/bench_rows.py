@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from geostore.index import LmdbCatalog, open_catalog
+from geostore.index import LogCatalog, open_catalog
 from geostore.query import Query, SortKey, merge_batches
 from geostore.rpc.row_batches import BatchDecoder, BatchEncoder
 from geostore.tensors.tables import record_batches
@@ -92,7 +92,7 @@ def _arrow(messages: list[bytes]) -> int:
     return sum(decoder.decode_arrow(message).num_rows for message in messages)
 
 
-def _measure(catalog: LmdbCatalog, sort: SortKey | None, rounds: int, table: Table) -> int:
+def _measure(catalog: LogCatalog, sort: SortKey | None, rounds: int, table: Table) -> int:
     query = Query(sort=sort)
     batches = list(catalog.query(query))
     rows = sum(map(len, batches))

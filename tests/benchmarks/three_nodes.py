@@ -9,10 +9,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
+
+import numpy as np
 
 from geostore.api.local_cluster import LocalCluster
 from geostore.backends import Backend, open_backend
@@ -20,8 +23,20 @@ from geostore.config import parse_target
 from geostore.index import CatalogEntry, open_catalog
 from geostore.ring import placement_key, slot_of
 from geostore.types import DatasetDefinition, ResolutionGroup
+from tests.benchmarks.million_tiles import Tiles
+from tests.benchmarks.million_tiles import entries as entries_of
 
-__all__ = ["Rounds", "bare_stream", "definition_of", "machine", "nodes_up", "opened", "write_rows"]
+__all__ = [
+    "Rounds",
+    "bare_stream",
+    "cpu_seconds",
+    "definition_of",
+    "machine",
+    "nodes_up",
+    "opened",
+    "write_rows",
+    "write_tiles",
+]
 
 Result = TypeVar("Result")
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -44,6 +59,10 @@ class Rounds:
     def median(self, name: str) -> float:
         return statistics.median(self.seconds[name])
 
+    def part(self, name: str, percent: float) -> float:
+        """The time that so many of a hundred calls kept within."""
+        return float(np.percentile(self.seconds[name], percent))
+
 
 def machine() -> str:
     """What a figure was taken on, in words."""
@@ -64,13 +83,22 @@ def definition_of(name: str) -> DatasetDefinition:
     )
 
 
+def cpu_seconds(pid: int) -> float:
+    """Processor time that a process has had until now, its ended threads included (Linux)."""
+    after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, after_name[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
 @contextmanager
-def nodes_up(nodes: int = 3) -> Iterator[tuple[LocalCluster, str]]:
-    """A new cluster on this machine and its target; stopped and removed at the end."""
+def nodes_up(nodes: int = 3, directory: Path | None = None) -> Iterator[tuple[LocalCluster, str]]:
+    """A cluster on this machine and its target; stopped at the end.
+
+    It is new and removed at the end, unless it is that of a `directory`.
+    """
     paths = [str(REPOSITORY), str(REPOSITORY / "cli"), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
     with tempfile.TemporaryDirectory(prefix="bench-nodes-") as work:
-        cluster = LocalCluster(work)
+        cluster = LocalCluster(directory or work)
         try:
             yield cluster, cluster.up(nodes=nodes)
         finally:
@@ -106,9 +134,39 @@ def write_rows(
             by_node.setdefault(homes[place], []).append(entry)
     cluster.down()
     for name, own in by_node.items():
-        with closing(open_catalog(cluster.directory / name / "catalog", writable=True)) as catalog:
-            catalog.rebuild(own)
+        _fill(cluster, name, own)
     return cluster.up()
+
+
+def write_tiles(
+    cluster: LocalCluster, target: str, definitions: Sequence[DatasetDefinition], tiles: Tiles
+) -> str:
+    """As `write_rows`, for tiles as columns: no more of them are objects than a catalog takes
+    at a time. `definitions` are those of `DATASETS`, all with placement by the whole cell.
+    """
+    with opened(target) as backend:
+        for definition in definitions:
+            if definition not in backend.datasets():
+                backend.create_dataset(definition)
+        cells, of_tile = np.unique(tiles.geocodes(), return_inverse=True)
+        slots = np.array([slot_of(cell) for cell in cells.tolist()])
+        homes = {slot: backend.holders(slot)[0][0] for slot in set(slots.tolist())}
+    names = np.array([homes[slot] for slot in slots.tolist()])[of_tile]
+    cluster.down()
+    ids = tuple(definition.id for definition in definitions)
+    for name in sorted(set(homes.values())):
+        columns = {
+            each.name: getattr(tiles, each.name)[names == name]
+            for each in fields(tiles)
+            if each.name != "spread"
+        }
+        _fill(cluster, name, entries_of(replace(tiles, **columns), dataset_ids=ids))
+    return cluster.up()
+
+
+def _fill(cluster: LocalCluster, name: str, own: Iterable[CatalogEntry]) -> None:
+    with closing(open_catalog(cluster.directory / name / "catalog", writable=True)) as catalog:
+        catalog.rebuild(own)
 
 
 @contextmanager

@@ -85,12 +85,12 @@ class StockedStore:
         self.check_unharmed()
         return ran
 
-    def process(self, *arguments: object, **keywords: Any) -> Ran:
-        """The same as a process of its own."""
+    def process(self, *arguments: object, before: Sequence[str] = ()) -> Ran:
+        """The same as a process of its own; `before`: Python that runs Python with the rest."""
         words = ["-m", "geostore_cli", "--store", str(self.path), *map(str, arguments)]
         done = subprocess.run(
-            [sys.executable, *words],
-            check=False, capture_output=True, timeout=60, **keywords,
+            [sys.executable, *before, *words],
+            check=False, capture_output=True, timeout=60,
         )  # fmt: skip
         return Ran(done.returncode, done.stdout.decode(), done.stderr.decode())
 

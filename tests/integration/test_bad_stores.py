@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -236,14 +235,18 @@ def test_killed(stocked: StockedStore, second: Path, step: str) -> None:
 # ---------------------------------------------------------------- full disks
 
 
-def file_size_limit(size: int) -> Callable[[], None]:
-    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+# Set by a process of its own: what runs between a fork and an exec shares this one's gRPC.
+LIMITED = """\
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
+os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
 
 
 @pytest.mark.parametrize("size", [1, 4096, 40_000])
 def test_files_may_not_grow(stocked: StockedStore, second: Path, size: int) -> None:
     """A process whose files may have `size` bytes: catalog and tiles are larger."""
-    ran = stocked.process("ingest", second, preexec_fn=file_size_limit(size))
+    ran = stocked.process("ingest", second, before=["-c", LIMITED, str(size)])
     check_one_error(ran, 1, (os.strerror(errno.EFBIG),))
     stocked.run("dataset", "list")
     stocked.check_takes_scenes(second)

@@ -35,7 +35,7 @@ from hypothesis.stateful import (
 from geostore.grid import Region, scheme
 from geostore.index import (
     CatalogEntry,
-    LmdbCatalog,
+    LogCatalog,
     RecordChange,
     cell_table,
     memory,
@@ -43,6 +43,8 @@ from geostore.index import (
     ordered_walk,
     planner,
     radix,
+    structures,
+    time_order,
 )
 from geostore.query import (
     Cursor,
@@ -276,11 +278,11 @@ def random_query(rng: random.Random, entries: list[CatalogEntry], chance: float)
     )
 
 
-def answer(catalog: LmdbCatalog, q: Query, **options: Any) -> list[TileKey]:
+def answer(catalog: LogCatalog, q: Query, **options: Any) -> list[TileKey]:
     return [row.key for batch in catalog.query(q, **options) for row in batch.rows()]
 
 
-def agree(catalog: LmdbCatalog, entries: list[CatalogEntry], q: Query, batch_rows: int) -> None:
+def agree(catalog: LogCatalog, entries: list[CatalogEntry], q: Query, batch_rows: int) -> None:
     expected = brute_force(entries, q)
     explain = Explain()
     assert answer(catalog, q, batch_rows=batch_rows, explain=explain) == expected, explain.to_text()
@@ -303,7 +305,7 @@ while True:
         answer = None
     else:
         if directory not in catalogs:
-            catalogs[directory] = open_catalog(directory, writable=False, map_bytes=1 << 20)
+            catalogs[directory] = open_catalog(directory, writable=False)
         batches = catalogs[directory].query(query)
         answer = [row.key for batch in batches for row in batch.rows()]
     pickle.dump(answer, sys.stdout.buffer)
@@ -381,6 +383,11 @@ def planning(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(memory, "TAIL_ROWS", 2)
         monkeypatch.setattr(cell_table, "ENOUGH_ROWS", 1)
         monkeypatch.setattr(cell_table, "BLOCKS_FINE", 8)
+        monkeypatch.setattr(cell_table, "SMALL_FRACTION", 1 << 30)
+        monkeypatch.setattr(time_order, "PIECE_ROWS", 1)
+        monkeypatch.setattr(structures, "DATASETS_APART", 2)  # of four: two share trees
+        monkeypatch.setattr(planner, "DATASETS_APART", 2)
+        monkeypatch.setattr(time_order, "PIECES_SEARCHED", 2)
         monkeypatch.setattr(cell_table, "JOINED_MAX", 2)
         monkeypatch.setattr(ordered_walk, "PIECE_ROWS", 1)
         monkeypatch.setattr(ordered_walk, "TIES_MAX", 1)
@@ -524,7 +531,7 @@ class CatalogMachine(RuleBasedStateMachine):
         super().__init__()
         self.temporary = tempfile.TemporaryDirectory()
         self.directory = Path(self.temporary.name) / "catalog"
-        self.catalog = open_catalog(self.directory, writable=True, map_bytes=1 << 20)
+        self.catalog = open_catalog(self.directory, writable=True)
         self.published: dict[TileKey, CatalogEntry] = {}
         self.staged: dict[TileKey, CatalogEntry] = {}
         self.thresholds: dict[str, int | None] = {}
@@ -634,9 +641,13 @@ class CatalogMachine(RuleBasedStateMachine):
         assert self.follower.ask(self.directory, Query()) == expected
 
     @rule()
+    def snapshot(self) -> None:
+        self.catalog._home.snapshot()
+
+    @rule()
     def reopen(self) -> None:
         self.catalog.close()
-        self.catalog = open_catalog(self.directory, writable=True, map_bytes=1 << 20)
+        self.catalog = open_catalog(self.directory, writable=True)
 
     @precondition(lambda self: self.published)
     @rule(seed=st.integers(0, 2**32))
@@ -673,5 +684,5 @@ class CatalogMachine(RuleBasedStateMachine):
 
 def test_any_sequence_of_changes_leaves_what_a_plain_dict_has() -> None:
     run_state_machine_as_test(
-        CatalogMachine, settings=settings(max_examples=15, stateful_step_count=25, deadline=None)
+        CatalogMachine, settings=settings(max_examples=15, stateful_step_count=30, deadline=None)
     )

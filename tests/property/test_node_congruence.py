@@ -23,7 +23,7 @@ import pytest
 from hypothesis import given, settings
 
 from geostore.grid import Region, scheme
-from geostore.index import CatalogEntry, LmdbCatalog, open_catalog
+from geostore.index import CatalogEntry, LogCatalog, open_catalog
 from geostore.node.coordinator import Coordinator
 from geostore.node.peer import Peer
 from geostore.query import (
@@ -124,7 +124,7 @@ def random_entry(rng: random.Random, definition: DatasetDefinition) -> CatalogEn
 class Leaf:
     """A node's catalog behind the wire's row batches."""
 
-    catalog: LmdbCatalog
+    catalog: LogCatalog
 
     def leaf_query(
         self, call: CallContext, request: LeafQuery, explain: Explain | None = None
@@ -179,7 +179,7 @@ class Store:
 
     def _catalog(
         self, directory: Path, entries: list[CatalogEntry], stack: ExitStack
-    ) -> LmdbCatalog:
+    ) -> LogCatalog:
         catalog = stack.enter_context(open_catalog(directory, writable=True))
         for definition in self.definitions:
             value = b"s" + json.dumps(definition.to_json()).encode()

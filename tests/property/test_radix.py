@@ -18,6 +18,8 @@ from geostore.index.cell_table import (
     CLOUD,
     END,
     FIELDS,
+    LEAST,
+    MOST,
     POSITION,
     ROW,
     START,
@@ -221,12 +223,10 @@ def test_bounds_are_kept_however_many_rows_there_are(seed: int, rows: int, few: 
     times = [rng.choice([-(1 << 63), -5, 0, 5, (1 << 63) - 1]) for _ in range(rows)]
     table.records[:, START] = times
     table.records[:, END] = times
-    bounds = Bounds()
-    low, high = rng.choice([(-(1 << 64), 5), (-5, 1 << 64), (0, 0), (-5, 0), (1 << 62, 1 << 64)])
-    bounds.add(START, None, high)
-    bounds.add(END, low, None)
+    low, high = rng.choice([(LEAST, 5), (-5, MOST), (0, 0), (-5, 0), (1 << 62, MOST)])
     least = rng.choice([None, 0.0, 20.0])
-    bounds.add(CLOUD, None if least is None else percent_code(least), UNKNOWN - 1)
+    code = LEAST if least is None else percent_code(least)
+    bounds = Bounds([(START, LEAST, high), (END, low, MOST), (CLOUD, code, UNKNOWN - 1)])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cell_table, "ENOUGH_ROWS", 0 if few else 1024)
         patch.setattr(cell_table, "FEW_ROWS", rng.choice([0, 1000]))

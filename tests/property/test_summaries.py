@@ -75,6 +75,8 @@ def in_columns(batch: RowBatch) -> Snapshot:
         **columns.cell_columns(numbers, batch.geocode.astype(np.bytes_)),
         **index_columns.time_columns(batch.time_us, batch.time_end_us),
         **{name: getattr(batch, name) for name in ("pixel_coverage", "cloud_cover", "bytes")},
+        "provider_cover": batch.cloud_cover,
+        **dict.fromkeys(("details_segment", "details_offset", "details_bytes"), numbers * 0),
     }
     columns.append(block)
     return columns.snapshot()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from geostore.errors import InvalidInputError, NotFoundError
-from geostore.index import CatalogEntry, LmdbCatalog, aggregates, open_catalog
+from geostore.index import CatalogEntry, LogCatalog, aggregates, open_catalog
 from geostore.query import Query, keys_from, summary
 from geostore.types import TimeSpan
 from tests.summary_model import expected_groups, groups_of
@@ -18,21 +18,21 @@ JANUARY = TimeSpan.parse("2016-01-31").start_us or 0
 
 
 @pytest.fixture
-def catalog(tmp_path: Path) -> LmdbCatalog:
+def catalog(tmp_path: Path) -> LogCatalog:
     return open_catalog(tmp_path, writable=True)
 
 
-def filled(catalog: LmdbCatalog, *entries: CatalogEntry) -> LmdbCatalog:
+def filled(catalog: LogCatalog, *entries: CatalogEntry) -> LogCatalog:
     catalog.rebuild(entries)
     return catalog
 
 
-def texts(catalog: LmdbCatalog, *by: str) -> dict[tuple[str | None, ...], int]:
+def texts(catalog: LogCatalog, *by: str) -> dict[tuple[str | None, ...], int]:
     found = groups_of(catalog.aggregate(Query(), keys_from(by)))
     return {key: group["tiles"] for key, group in found.items()}
 
 
-def test_a_tile_counts_in_the_month_of_its_start(catalog: LmdbCatalog) -> None:
+def test_a_tile_counts_in_the_month_of_its_start(catalog: LogCatalog) -> None:
     entries = [
         make_entry(scene="8 days", time_us=JANUARY, time_end_us=JANUARY + 8 * US_DAY),
         make_entry(scene="last", time_us=JANUARY + US_DAY - 1),
@@ -53,12 +53,12 @@ def test_a_tile_counts_in_the_month_of_its_start(catalog: LmdbCatalog) -> None:
     assert january["time_last"] == JANUARY + 8 * US_DAY
 
 
-def test_tiles_without_a_time_alone(catalog: LmdbCatalog) -> None:
+def test_tiles_without_a_time_alone(catalog: LogCatalog) -> None:
     filled(catalog, make_entry(time_us=None))
     assert texts(catalog, "day") == {(None,): 1}
 
 
-def test_prefixes_of_both_schemes_stay_apart(catalog: LmdbCatalog) -> None:
+def test_prefixes_of_both_schemes_stay_apart(catalog: LogCatalog) -> None:
     entries = [
         make_entry("01234"),
         make_entry("0123z"),
@@ -73,7 +73,7 @@ def test_prefixes_of_both_schemes_stay_apart(catalog: LmdbCatalog) -> None:
     }
 
 
-def test_bins_have_their_lower_edge_and_the_last_both(catalog: LmdbCatalog) -> None:
+def test_bins_have_their_lower_edge_and_the_last_both(catalog: LogCatalog) -> None:
     covers = [0.0, np.nextafter(np.float32(5), np.float32(0)), 5.0, 94.99999, 95.0, 100.0, None]
     entries = [
         make_entry(scene=str(i), cloud=None if cover is None else float(cover))
@@ -89,7 +89,7 @@ def test_bins_have_their_lower_edge_and_the_last_both(catalog: LmdbCatalog) -> N
 
 
 def test_rows_in_many_blocks_are_one_sum(
-    catalog: LmdbCatalog, monkeypatch: pytest.MonkeyPatch
+    catalog: LogCatalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(aggregates, "BLOCK_ROWS", 3)
     monkeypatch.setattr(aggregates, "BLOCK_FACTOR", 1)
@@ -104,7 +104,7 @@ def test_rows_in_many_blocks_are_one_sum(
 
 
 def test_numbers_far_apart_are_sorted_not_tabled(
-    catalog: LmdbCatalog, monkeypatch: pytest.MonkeyPatch
+    catalog: LogCatalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(aggregates, "TABLE_MIN", 1)
     monkeypatch.setattr(aggregates, "TABLE_FACTOR", 0)
@@ -114,7 +114,7 @@ def test_numbers_far_apart_are_sorted_not_tabled(
     assert groups_of(catalog.aggregate(Query(), by)) == expected_groups(make_batch(entries), by)
 
 
-def test_predicates_hold_and_what_is_gone_is_gone(catalog: LmdbCatalog) -> None:
+def test_predicates_hold_and_what_is_gone_is_gone(catalog: LogCatalog) -> None:
     filled(catalog, make_entry(scene="a"), make_entry("dqcjr", scene="a"), make_entry(scene="b"))
     catalog.remove("id-s2", "b")
     found = groups_of(catalog.aggregate(Query(geocode="dqcjq"), keys_from("scene")))
@@ -122,7 +122,7 @@ def test_predicates_hold_and_what_is_gone_is_gone(catalog: LmdbCatalog) -> None:
 
 
 def test_what_cannot_be_summed_up_is_refused(
-    catalog: LmdbCatalog, monkeypatch: pytest.MonkeyPatch
+    catalog: LogCatalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     filled(catalog, make_entry(scene="a"), make_entry(scene="b"))
     by = keys_from("scene")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,20 +22,19 @@ from geostore.grid import Region
 from geostore.index import (
     Catalog,
     CatalogEntry,
-    LmdbCatalog,
+    LogCatalog,
     RecordChange,
     entry_from,
     open_catalog,
 )
-from geostore.index import operations as catalog_operations
-from geostore.index.follower import Follower
+from geostore.index.state import State
 from geostore.query import Cursor, Explain, PercentRange, Query
 from geostore.types import EncodedTile, TileKey, TimeSpan
 from tests.synthetic_tiles import QUAD_SCHEMA, make_entry
 
 
 @pytest.fixture
-def catalog(tmp_path: Path) -> Iterator[LmdbCatalog]:
+def catalog(tmp_path: Path) -> Iterator[LogCatalog]:
     with open_catalog(tmp_path / "catalog", writable=True) as opened:
         yield opened
         assert opened.check() == []
@@ -55,7 +53,7 @@ def _keys(catalog: Catalog, query: Query | None = None) -> list[TileKey]:
 # ---------------------------------------------------------------- staging and publication
 
 
-def test_what_is_staged_is_durable_but_unseen(catalog: LmdbCatalog) -> None:
+def test_what_is_staged_is_durable_but_unseen(catalog: LogCatalog) -> None:
     entry = make_entry()
     assert catalog.stage([entry]) == [entry.checksum]
     assert catalog.count(Query()) == 0
@@ -68,7 +66,7 @@ def test_what_is_staged_is_durable_but_unseen(catalog: LmdbCatalog) -> None:
     assert catalog.check() == []
 
 
-def test_publication_shows_the_whole_scene_and_clears_the_stage(catalog: LmdbCatalog) -> None:
+def test_publication_shows_the_whole_scene_and_clears_the_stage(catalog: LogCatalog) -> None:
     entries = [make_entry(code) for code in ("dqcjq", "dqcjr", "dqcjw")]
     assert _publish(catalog, *entries) == 3
     assert _keys(catalog) == [entry.meta.key for entry in entries]
@@ -76,14 +74,14 @@ def test_publication_shows_the_whole_scene_and_clears_the_stage(catalog: LmdbCat
     assert catalog.keys("id-s2", "scene-1", "v1") == [entry.meta.key for entry in entries]
 
 
-def test_a_second_publication_changes_nothing(catalog: LmdbCatalog) -> None:
+def test_a_second_publication_changes_nothing(catalog: LogCatalog) -> None:
     _publish(catalog, make_entry())
     row = catalog.tile(make_entry().meta.key)
     assert catalog.publish("id-s2", "scene-1", "v1") == 1
     assert catalog.tile(make_entry().meta.key) == row
 
 
-def test_a_new_version_comes_as_the_old_one_goes(catalog: LmdbCatalog) -> None:
+def test_a_new_version_comes_as_the_old_one_goes(catalog: LogCatalog) -> None:
     _publish(catalog, make_entry("dqcjq"), make_entry("dqcjr"))
     assert _publish(catalog, make_entry("dqcjq", version="v2"), replaced="v1") == 1
     assert [(key.version, key.geocode) for key in _keys(catalog)] == [("v2", "dqcjq")]
@@ -91,7 +89,7 @@ def test_a_new_version_comes_as_the_old_one_goes(catalog: LmdbCatalog) -> None:
     assert catalog.checksum(make_entry("dqcjr").meta.key) is None
 
 
-def test_a_put_of_a_known_key_keeps_the_stored_checksum(catalog: LmdbCatalog) -> None:
+def test_a_put_of_a_known_key_keeps_the_stored_checksum(catalog: LogCatalog) -> None:
     entry = make_entry()
     other = CatalogEntry(meta=entry.meta, checksum="f" * 32, bytes=1, blocks=entry.blocks)
     assert catalog.stage([entry, other]) == [entry.checksum] * 2
@@ -102,7 +100,7 @@ def test_a_put_of_a_known_key_keeps_the_stored_checksum(catalog: LmdbCatalog) ->
     assert catalog.details(entry.meta.key).bytes == entry.bytes
 
 
-def test_publication_of_named_cells_needs_them_all(catalog: LmdbCatalog) -> None:
+def test_publication_of_named_cells_needs_them_all(catalog: LogCatalog) -> None:
     catalog.stage([make_entry("dqcjq"), make_entry("dqcjr")])
     with pytest.raises(NotFoundError, match=r"1 of 2 cells.*the first is dqcjx"):
         catalog.publish("id-s2", "scene-1", "v1", cells=["dqcjq", "dqcjx"])
@@ -113,7 +111,7 @@ def test_publication_of_named_cells_needs_them_all(catalog: LmdbCatalog) -> None
     assert catalog.publish("id-s2", "scene-1", "v1", cells=["dqcjq"]) == 1
 
 
-def test_publication_and_its_record_are_one_change(catalog: LmdbCatalog) -> None:
+def test_publication_and_its_record_are_one_change(catalog: LogCatalog) -> None:
     catalog.stage([make_entry()])
     change = RecordChange("scene/1", 5, b"published")
     with pytest.raises(ConflictError, match="at revision 0, expected 5"):
@@ -125,7 +123,7 @@ def test_publication_and_its_record_are_one_change(catalog: LmdbCatalog) -> None
     assert (record.value, record.revision) == (b"published", 1)
 
 
-def test_unstage_forgets_only_what_it_names(catalog: LmdbCatalog) -> None:
+def test_unstage_forgets_only_what_it_names(catalog: LogCatalog) -> None:
     catalog.stage([make_entry(), make_entry(version="v2"), make_entry(scene="other")])
     assert [key.version for key in catalog.unstage("id-s2", "scene-1", "v2")] == ["v2"]
     assert len(catalog.staged()) == 2
@@ -133,7 +131,7 @@ def test_unstage_forgets_only_what_it_names(catalog: LmdbCatalog) -> None:
     assert catalog.staged() == []
 
 
-def test_remove_takes_a_dataset_staged_and_published(catalog: LmdbCatalog) -> None:
+def test_remove_takes_a_dataset_staged_and_published(catalog: LogCatalog) -> None:
     _publish(catalog, make_entry(), make_entry("dqcjr"))
     _publish(catalog, make_entry(dataset="l8", schema=QUAD_SCHEMA, geocode="0231"))
     catalog.stage([make_entry(version="v2")])
@@ -145,12 +143,12 @@ def test_remove_takes_a_dataset_staged_and_published(catalog: LmdbCatalog) -> No
     assert catalog.record_get("dataset/s2") is None
 
 
-def test_a_scene_needs_its_dataset(catalog: LmdbCatalog) -> None:
+def test_a_scene_needs_its_dataset(catalog: LogCatalog) -> None:
     with pytest.raises(InvalidInputError, match="a scene needs its dataset"):
         catalog.keys(scene="scene-1")
 
 
-def test_names_of_any_length_and_script_are_kept_apart(catalog: LmdbCatalog) -> None:
+def test_names_of_any_length_and_script_are_kept_apart(catalog: LogCatalog) -> None:
     scenes = ["ä" * 10_000, "ä" * 9_999 + "b", "a/b", "\udcff", "\x00", "x" * 511]
     for scene in scenes:
         _publish(catalog, make_entry(scene=scene))
@@ -174,7 +172,7 @@ def test_names_of_any_length_and_script_are_kept_apart(catalog: LmdbCatalog) -> 
     ],
 )
 def test_an_entry_that_cannot_be_kept_is_refused_whole(
-    catalog: LmdbCatalog, fields: dict[str, object], says: str
+    catalog: LogCatalog, fields: dict[str, object], says: str
 ) -> None:
     with pytest.raises(InvalidInputError, match=says):
         catalog.stage([make_entry("9q8yy"), make_entry(**fields)])  # type: ignore[arg-type]
@@ -192,7 +190,7 @@ def test_an_entry_checks_its_tables() -> None:
 # ---------------------------------------------------------------- what comes back
 
 
-def test_a_row_and_its_details_come_back_as_they_went_in(catalog: LmdbCatalog) -> None:
+def test_a_row_and_its_details_come_back_as_they_went_in(catalog: LogCatalog) -> None:
     entry = make_entry(
         time_us=5, time_end_us=9, cloud=33.3, coverage=66.6, histogram=True, platform=None
     )
@@ -213,7 +211,7 @@ def test_a_row_and_its_details_come_back_as_they_went_in(catalog: LmdbCatalog) -
     assert (details.cloud_method, details.properties) == ("SCL 8,9,10", {"product": "scene-1"})
 
 
-def test_nulls_come_back_as_nulls(catalog: LmdbCatalog) -> None:
+def test_nulls_come_back_as_nulls(catalog: LogCatalog) -> None:
     entry = make_entry(time_us=None, cloud=None)
     _publish(catalog, entry)
     row = catalog.tile(entry.meta.key)
@@ -233,7 +231,7 @@ def test_details_outlive_the_tile_and_the_catalog(tmp_path: Path) -> None:
     assert np.array_equal(details.blocks, entry.blocks)
 
 
-def test_schemas_are_interned(catalog: LmdbCatalog) -> None:
+def test_schemas_are_interned(catalog: LogCatalog) -> None:
     _publish(catalog, make_entry("dqcjq"), make_entry("dqcjr"))
     _publish(catalog, make_entry(dataset="l8", geocode="0231", schema=QUAD_SCHEMA))
     (batch,) = catalog.query(Query(datasets=("s2",)))
@@ -242,7 +240,7 @@ def test_schemas_are_interned(catalog: LmdbCatalog) -> None:
     assert [schema.scheme for schema in catalog.schemas(["l8"])] == ["quadtile"]
 
 
-def test_the_summary_adds_up(catalog: LmdbCatalog) -> None:
+def test_the_summary_adds_up(catalog: LogCatalog) -> None:
     _publish(catalog, make_entry("dqcjq", size=5), make_entry("dqcjr", size=6))
     _publish(catalog, make_entry(dataset="l8", geocode="0231", schema=QUAD_SCHEMA, size=7))
     assert [(s.dataset, s.dataset_id, s.tiles, s.bytes) for s in catalog.summary()] == [
@@ -254,7 +252,7 @@ def test_the_summary_adds_up(catalog: LmdbCatalog) -> None:
 # ---------------------------------------------------------------- queries
 
 
-def test_a_query_is_one_snapshot(catalog: LmdbCatalog) -> None:
+def test_a_query_is_one_snapshot(catalog: LogCatalog) -> None:
     _publish(catalog, *[make_entry(f"dqc{digit}") for digit in "01234567"])
     answer = catalog.query(Query(), batch_rows=3)
     first = next(answer)
@@ -265,7 +263,7 @@ def test_a_query_is_one_snapshot(catalog: LmdbCatalog) -> None:
     assert first.geocode.tolist() + rest == [f"dqc{digit}" for digit in "01234567"]
 
 
-def test_an_unknown_dataset_names_the_known(catalog: LmdbCatalog) -> None:
+def test_an_unknown_dataset_names_the_known(catalog: LogCatalog) -> None:
     catalog.record_compare_and_set("dataset/empty", 0, b"{}")
     assert catalog.count(Query(datasets=("empty",))) == 0
     with pytest.raises(NotFoundError, match="'nope' does not exist; known: empty"):
@@ -274,7 +272,7 @@ def test_an_unknown_dataset_names_the_known(catalog: LmdbCatalog) -> None:
         catalog.count(Query(datasets=("nope",)))
 
 
-def test_a_cursor_resumes_a_query(catalog: LmdbCatalog) -> None:
+def test_a_cursor_resumes_a_query(catalog: LogCatalog) -> None:
     _publish(catalog, *[make_entry(f"dqc{digit}", cloud=int(digit)) for digit in "01234567"])
     query = Query(sort="-cloud", limit=3)
     seen: list[str] = []
@@ -292,7 +290,7 @@ def test_a_cursor_resumes_a_query(catalog: LmdbCatalog) -> None:
         catalog.query(Query(), after=cursor)
 
 
-def test_batches_have_the_rows_asked_for(catalog: LmdbCatalog) -> None:
+def test_batches_have_the_rows_asked_for(catalog: LogCatalog) -> None:
     _publish(catalog, *[make_entry(f"dqc{digit}") for digit in "01234567"])
     assert [len(batch) for batch in catalog.query(Query(), batch_rows=3)] == [3, 3, 2]
     assert list(catalog.query(Query(limit=0))) == []
@@ -301,7 +299,7 @@ def test_batches_have_the_rows_asked_for(catalog: LmdbCatalog) -> None:
         catalog.query(Query(), batch_rows=0)
 
 
-def test_count_makes_no_rows(catalog: LmdbCatalog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_count_makes_no_rows(catalog: LogCatalog, monkeypatch: pytest.MonkeyPatch) -> None:
     _publish(catalog, make_entry())
     from geostore.index.columns import Snapshot
 
@@ -312,7 +310,7 @@ def test_count_makes_no_rows(catalog: LmdbCatalog, monkeypatch: pytest.MonkeyPat
     assert catalog.count(Query(geocode="dq", sort="-cloud")) == 1
 
 
-def test_explain_says_which_structure_was_walked(catalog: LmdbCatalog) -> None:
+def test_explain_says_which_structure_was_walked(catalog: LogCatalog) -> None:
     entries = [
         make_entry(a + b, time_us=i * 10, cloud=float(i % 100), scene="s")
         for i, (a, b) in enumerate((a, b) for a in "bcdefghjkm" for b in "0123456789bcdefghjkm")
@@ -336,7 +334,7 @@ def test_explain_says_which_structure_was_walked(catalog: LmdbCatalog) -> None:
         assert explain.to_text()
 
 
-def test_only_rows_of_the_place_are_looked_at(catalog: LmdbCatalog) -> None:
+def test_only_rows_of_the_place_are_looked_at(catalog: LogCatalog) -> None:
     from geostore.grid import GEOHASH
 
     far = [make_entry("9" + a + b + c, scene="far") for a in "89" for b in "yz" for c in "0123"]
@@ -353,7 +351,7 @@ def test_only_rows_of_the_place_are_looked_at(catalog: LmdbCatalog) -> None:
 # ---------------------------------------------------------------- records
 
 
-def test_records_change_by_compare_and_set(catalog: LmdbCatalog) -> None:
+def test_records_change_by_compare_and_set(catalog: LogCatalog) -> None:
     assert catalog.record_get("a") is None
     assert catalog.record_compare_and_set("a", 0, b"1") == 1
     with pytest.raises(ConflictError, match="at revision 1, expected 0"):
@@ -368,7 +366,7 @@ def test_records_change_by_compare_and_set(catalog: LmdbCatalog) -> None:
         catalog.record_compare_and_set("a", 2, b"3")
 
 
-def test_record_names_may_be_long_and_are_listed_by_prefix(catalog: LmdbCatalog) -> None:
+def test_record_names_may_be_long_and_are_listed_by_prefix(catalog: LogCatalog) -> None:
     names = ["dataset/a", "dataset/b", "scene/" + "ü" * 500, "scene/" + "ü" * 501, "scene/x"]
     for name in names:
         catalog.record_compare_and_set(name, 0, name.encode())
@@ -386,7 +384,7 @@ def test_record_names_may_be_long_and_are_listed_by_prefix(catalog: LmdbCatalog)
 # ---------------------------------------------------------------- threads
 
 
-def test_threads_that_stage_together_all_succeed(catalog: LmdbCatalog) -> None:
+def test_threads_that_stage_together_all_succeed(catalog: LogCatalog) -> None:
     errors: list[BaseException] = []
     start = threading.Barrier(8)
 
@@ -410,7 +408,7 @@ def test_threads_that_stage_together_all_succeed(catalog: LmdbCatalog) -> None:
     assert catalog.count(Query()) == 80
 
 
-def test_a_bad_entry_fails_its_own_caller_only(catalog: LmdbCatalog) -> None:
+def test_a_bad_entry_fails_its_own_caller_only(catalog: LogCatalog) -> None:
     with pytest.raises(InvalidInputError):
         catalog.stage([make_entry(geocode="")])
     assert catalog.stage([]) == []
@@ -420,7 +418,7 @@ def test_a_bad_entry_fails_its_own_caller_only(catalog: LmdbCatalog) -> None:
 # ---------------------------------------------------------------- rebuild
 
 
-def test_a_rebuild_replaces_tiles_and_keeps_records(catalog: LmdbCatalog) -> None:
+def test_a_rebuild_replaces_tiles_and_keeps_records(catalog: LogCatalog) -> None:
     _publish(catalog, make_entry(), make_entry("dqcjr"))
     catalog.stage([make_entry(version="v2")])
     catalog.record_compare_and_set("dataset/s2", 0, b"kept")
@@ -435,7 +433,7 @@ def test_a_rebuild_replaces_tiles_and_keeps_records(catalog: LmdbCatalog) -> Non
     assert catalog.count(Query()) == 4
 
 
-def test_a_rebuild_that_fails_leaves_the_old_tiles(catalog: LmdbCatalog) -> None:
+def test_a_rebuild_that_fails_leaves_the_old_tiles(catalog: LogCatalog) -> None:
     _publish(catalog, make_entry())
 
     def broken() -> Iterator[CatalogEntry]:
@@ -458,21 +456,6 @@ def test_a_rebuild_that_fails_leaves_the_old_tiles(catalog: LmdbCatalog) -> None
 
 
 # ---------------------------------------------------------------- followers
-
-
-def test_a_long_removal_log_is_cut_and_followers_start_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(catalog_operations, "REMOVAL_LOG_MAX", 4)
-    with open_catalog(tmp_path, writable=True) as catalog:
-        _publish(catalog, *[make_entry(f"dqc{digit}") for digit in "0123456789"])
-        assert catalog.count(Query()) == 10
-        for number in range(9):
-            _publish(catalog, make_entry("9q", scene="s", version=f"v{number}"))
-            catalog.remove("id-s2", "s")
-        catalog.remove("id-s2", "scene-1")
-        assert catalog.count(Query()) == 0
-        assert catalog.check() == []
 
 
 def test_mostly_dead_memory_is_loaded_anew(tmp_path: Path) -> None:
@@ -527,103 +510,125 @@ def test_catalogs_of_one_directory_share_and_close_apart(tmp_path: Path) -> None
         assert again.count(Query()) == 1
 
 
-def _first(txn: Any, db: Any, name: str) -> tuple[bytes, bytes]:
-    database = db[name] if name in {"schemas", "removed", "meta"} else db[name, 0]
-    return next(iter(catalog_operations.entries_under(txn, database, b"")))
+def _segment(directory: Path) -> Path:
+    return directory / "log" / "00000001.log"
 
 
-def _lose(name: str) -> Callable[[Any, Any], None]:
-    def damage(txn: Any, db: Any) -> None:
-        database = db[name] if name in {"schemas", "removed", "meta"} else db[name, 0]
-        txn.delete(_first(txn, db, name)[0], db=database)
-
-    return damage
-
-
-def _alter(name: str, at: int) -> Callable[[Any, Any], None]:
-    def damage(txn: Any, db: Any) -> None:
-        key, value = _first(txn, db, name)
-        changed = bytearray(value)
-        changed[at] ^= 1
-        database = db[name] if name in {"schemas", "removed", "meta"} else db[name, 0]
-        txn.put(key, bytes(changed), db=database)
-
-    return damage
+def _flip(path: Path, at: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(at)
+        (byte,) = file.read(1)
+        file.seek(at)
+        file.write(bytes([byte ^ 1]))
 
 
-def _swap_rows(txn: Any, db: Any) -> None:
-    (one, a), (two, b) = list(catalog_operations.entries_under(txn, db["published", 0], b""))[:2]
-    txn.put(one, b, db=db["published", 0])
-    txn.put(two, a, db=db["published", 0])
+def _filled(directory: Path) -> LogCatalog:
+    """A catalog with rows, a staged tile, a record, and something that went."""
+    catalog = open_catalog(directory, writable=True)
+    _publish(catalog, make_entry(scene="gone"))
+    catalog.remove("id-s2", "gone")
+    _publish(catalog, make_entry(), make_entry("dqcjr"))
+    catalog.stage([make_entry(version="v2")])
+    catalog.record_compare_and_set("note", 0, b"remember")
+    query = Query(time=TimeSpan(None, None), cloud=PercentRange(None, None), geocode="d")
+    assert catalog.count(query) == 2
+    assert catalog.check() == []
+    return catalog
+
+
+def test_check_finds_every_damaged_byte_of_the_log(tmp_path: Path) -> None:
+    with _filled(tmp_path) as catalog:
+        end = catalog._home._reader.position.offset
+        for at in range(0, end, 37):
+            _flip(_segment(tmp_path), at)
+            assert catalog.check(), at
+            _flip(_segment(tmp_path), at)
+        assert catalog.check() == []
+
+
+def _kill_row(state: State) -> None:
+    columns = state.contents.memory.columns
+    columns.kill(columns.snapshot().columns["row_id"][-1:].copy())
+
+
+def _other_bytes(state: State) -> None:
+    state.contents.memory.columns.snapshot().columns["bytes"][-1] += 1
+
+
+def _other_cover(state: State) -> None:
+    state.contents.memory.columns.snapshot().columns["cloud_cover"][-1] += 1
+
+
+def _other_details(state: State) -> None:
+    columns = state.contents.memory.columns.snapshot().columns
+    columns["details_offset"][-1] += 8
+
+
+def _other_scene(state: State) -> None:
+    state.contents.digests[0], state.contents.digests[-1] = (
+        state.contents.digests[-1],
+        state.contents.digests[0],
+    )
+
+
+def _less_time(state: State) -> None:
+    time = state.contents.memory.view().times
+    instants = time.classes[0, 0]
+    for keys, positions in instants.slices(0, 1):
+        time.classes[0, 0] = instants.delete(keys, positions)
+
+
+def _other_record(state: State) -> None:
+    found = state.records.places["note"]
+    state.records.places["note"] = found._replace(checksum=found.checksum ^ 1)
+
+
+def _staged_lost(state: State) -> None:
+    state.contents.unstage(np.array(list(state.contents.staged)))
+
+
+def _next_row(state: State) -> None:
+    state.next_row_id -= 1
 
 
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (_alter("rows", 60), "a row does not match its checksum"),
-        (_alter("details", 70), "do not match their checksum"),
-        (_alter("staged", 60), "a row does not match its checksum"),
-        (_lose("rows"), "has no row"),
-        (_lose("details"), "has no details"),
-        (_lose("published"), "2 rows, expected 1"),
-        (_lose("groups"), "which is missing"),
-        (_lose("properties"), "which is missing"),
-        (_lose("schemas"), "schema"),
-        (_lose("removed"), "removal log has 0 entries, expected all of 0..1"),
-        (_alter("groups", 0), "counts"),
-        (_alter("properties", 3), "does not match its digest"),
-        (_swap_rows, "its row belongs to"),
+        (_kill_row, "their ids differ"),
+        (_other_bytes, "memory and log differ in bytes"),
+        (_other_cover, "expected 0.0 by its dataset's rule"),
+        (_other_details, "do not match their checksum"),
+        (_other_scene, "row and details name different scene entries"),
+        (_less_time, "structure times lacks 1 rows"),
+        (_other_record, "record 'note': its value in segment 1"),
+        (_staged_lost, "memory and log differ in staged tiles"),
+        (_next_row, "above 2, the last given out"),
     ],
 )
-def test_check_finds_what_is_wrong(
-    tmp_path: Path, damage: Callable[[Any, Any], None], says: str
+def test_check_finds_what_is_wrong_in_memory(
+    tmp_path: Path, damage: Callable[[State], None], says: str
 ) -> None:
-    with open_catalog(tmp_path, writable=True) as catalog:
-        _publish(catalog, make_entry(scene="gone"))
-        catalog.remove("id-s2", "gone")
-        _publish(catalog, make_entry(), make_entry("dqcjr"))
-        catalog.stage([make_entry(version="v2")])
-        query = Query(time=TimeSpan(None, None), cloud=PercentRange(None, None), geocode="d")
-        assert catalog.count(query) == 2
-        assert catalog.check() == []
-        catalog._environment.write(damage)
+    with _filled(tmp_path) as catalog:
+        with catalog._home.reading() as state:
+            damage(state)
         assert any(says in problem for problem in catalog.check()), catalog.check()
-
-
-def test_damage_in_memory_is_found_too(tmp_path: Path) -> None:
-    with open_catalog(tmp_path, writable=True) as catalog:
-        _publish(catalog, make_entry(), make_entry("dqcjr"))
-        catalog.count(Query(time=TimeSpan(None, None), geocode="d"))
-        follower = catalog._environment.attachment
-        assert isinstance(follower, Follower)
-        columns = follower.memory.columns
-        columns.snapshot().columns["bytes"][0] += 1
-        assert catalog.check() == ["memory and LMDB differ in bytes"]
-        columns.snapshot().columns["bytes"][0] -= 1
-        time = follower.memory.view().times
-        instants = time.classes[0]
-        for keys, positions in instants.slices(0, 1):
-            time.classes[0] = instants.delete(keys, positions)
-        assert catalog.check() == ["structure time lacks 1 rows"]
-        columns.kill(columns.snapshot().columns["row_id"][:1].copy())
-        assert "their ids differ" in catalog.check()[0]
 
 
 def test_corrupt_details_are_an_error_not_an_answer(tmp_path: Path) -> None:
     with open_catalog(tmp_path, writable=True) as catalog:
         _publish(catalog, make_entry())
-        catalog._environment.write(_alter("details", 70))
+        with catalog._home.reading() as state:
+            (at,) = state.contents.details_of(np.array([0]))
+        _flip(_segment(tmp_path), at.offset + 70)
         with pytest.raises(CorruptDataError, match=r"details of tile dqcjq .* checksum"):
             catalog.details(make_entry().meta.key)
 
 
-def test_a_catalog_that_does_not_read_recovers_by_a_rebuild(tmp_path: Path) -> None:
+def test_a_frame_that_does_not_read_is_an_error_each_time(tmp_path: Path) -> None:
     with open_catalog(tmp_path, writable=True) as catalog:
         _publish(catalog, make_entry())
-        catalog._environment.write(_alter("rows", 60))
+    _flip(_segment(tmp_path), 200)
+    for writable in (False, True):
         for _ in range(2):
-            with pytest.raises(CorruptDataError):
-                catalog.count(Query())
-        assert catalog.rebuild([make_entry()]) == 1
-        assert catalog.count(Query()) == 1
-        assert catalog.check() == []
+            with pytest.raises(CorruptDataError, match=r"rebuild the catalog from the tile files"):
+                open_catalog(tmp_path, writable=writable)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from geostore.errors import CorruptDataError, InvalidInputError, NotFoundError
-from geostore.index import LmdbCatalog, open_catalog
+from geostore.index import LogCatalog, open_catalog
 from geostore.query import Cursor, Explain, Query
 from geostore.ring import SLOTS_TOTAL, placement_key, slot_of
 from tests.synthetic_tiles import GEOHASH_DIGITS, QUAD_SCHEMA, SCHEMA, make_entry
@@ -20,7 +20,7 @@ S2_CELLS = [f"dqc{a}{b}" for a in GEOHASH_DIGITS[:12] for b in GEOHASH_DIGITS[:6
 L8_CELLS = [f"03201210321{a}{b}" for a in "0123" for b in "0123"]
 
 
-def define(catalog: LmdbCatalog, name: str, placement: int, *, dataset_id: str = "") -> None:
+def define(catalog: LogCatalog, name: str, placement: int, *, dataset_id: str = "") -> None:
     value = {"id": dataset_id or f"id-{name}", "name": name, "placement": placement}
     revision = (record := catalog.record_get(f"dataset/{name}")) and record.revision
     catalog.record_compare_and_set(
@@ -28,14 +28,14 @@ def define(catalog: LmdbCatalog, name: str, placement: int, *, dataset_id: str =
     )
 
 
-def put(catalog: LmdbCatalog, cells: list[str], *, dataset: str = "s2", scene: str = "a") -> None:
+def put(catalog: LogCatalog, cells: list[str], *, dataset: str = "s2", scene: str = "a") -> None:
     schema = QUAD_SCHEMA if dataset == "l8" else SCHEMA
     catalog.stage([make_entry(code, dataset=dataset, scene=scene, schema=schema) for code in cells])
     catalog.publish(f"id-{dataset}", scene, "v1")
 
 
 @pytest.fixture
-def catalog(tmp_path: Path) -> Iterator[LmdbCatalog]:
+def catalog(tmp_path: Path) -> Iterator[LogCatalog]:
     with open_catalog(tmp_path / "catalog", writable=True) as opened:
         for name, placement in PLACEMENTS.items():
             define(opened, name, placement)
@@ -52,13 +52,13 @@ def true_slot(dataset: str, geocode: str) -> int:
 ALL_SLOTS = sorted({true_slot("s2", c) for c in S2_CELLS} | {true_slot("l8", c) for c in L8_CELLS})
 
 
-def found(catalog: LmdbCatalog, query: Query | None = None, **kw: Any) -> list[tuple[str, str]]:
+def found(catalog: LogCatalog, query: Query | None = None, **kw: Any) -> list[tuple[str, str]]:
     rows = (row for batch in catalog.query(query or Query(), **kw) for row in batch.rows())
     return [(row.dataset, row.geocode) for row in rows]
 
 
 @pytest.mark.parametrize("query", [Query(), Query(geocode="dqc"), Query(sort="-time")])
-def test_only_rows_of_the_slots_are_found(catalog: LmdbCatalog, query: Query) -> None:
+def test_only_rows_of_the_slots_are_found(catalog: LogCatalog, query: Query) -> None:
     whole = found(catalog, query)
     assert len(ALL_SLOTS) == 12 + 4
     for slots in (frozenset(ALL_SLOTS[::2]), frozenset(ALL_SLOTS[:1]), frozenset[int]()):
@@ -70,13 +70,13 @@ def test_only_rows_of_the_slots_are_found(catalog: LmdbCatalog, query: Query) ->
     assert tiles == sum(true_slot(*row) in ALL_SLOTS[::2] for row in found(catalog))
 
 
-def test_disjoint_sets_of_slots_split_the_answer(catalog: LmdbCatalog) -> None:
+def test_disjoint_sets_of_slots_split_the_answer(catalog: LogCatalog) -> None:
     parts = [frozenset(range(first, SLOTS_TOTAL, 3)) for first in range(3)]
     rows = [row for slots in parts for row in found(catalog, slots=slots)]
     assert sorted(rows) == sorted(found(catalog))
 
 
-def test_limit_and_cursor_count_rows_of_the_slots(catalog: LmdbCatalog) -> None:
+def test_limit_and_cursor_count_rows_of_the_slots(catalog: LogCatalog) -> None:
     slots = frozenset(ALL_SLOTS[::2])
     expected = found(catalog, slots=slots)
     (batch,) = catalog.query(Query(limit=5), slots=slots)
@@ -84,7 +84,7 @@ def test_limit_and_cursor_count_rows_of_the_slots(catalog: LmdbCatalog) -> None:
     assert list(batch.geocode) + [code for _, code in rest] == [code for _, code in expected]
 
 
-def test_rows_that_come_later_are_placed(catalog: LmdbCatalog) -> None:
+def test_rows_that_come_later_are_placed(catalog: LogCatalog) -> None:
     slots = frozenset({true_slot("s2", "9q8yy")})
     assert not found(catalog, slots=slots)
     put(catalog, ["9q8yy", "9q8zz"], scene="later")
@@ -93,14 +93,14 @@ def test_rows_that_come_later_are_placed(catalog: LmdbCatalog) -> None:
     assert not found(catalog, slots=slots)
 
 
-def test_one_placement_length_a_dataset_even_for_equal_cells(catalog: LmdbCatalog) -> None:
+def test_one_placement_length_a_dataset_even_for_equal_cells(catalog: LogCatalog) -> None:
     define(catalog, "s3", 5)
     put(catalog, ["dqc00"], dataset="s3", scene="b")
     assert found(catalog, slots=frozenset({slot_of("dqc00")})) == [("s3", "dqc00")]
     assert ("s2", "dqc00") in found(catalog, slots=frozenset({slot_of("dqc0")}))
 
 
-def test_a_tile_without_a_definition_is_an_error_not_a_gap(catalog: LmdbCatalog) -> None:
+def test_a_tile_without_a_definition_is_an_error_not_a_gap(catalog: LogCatalog) -> None:
     put(catalog, ["9q8yy"], dataset="lost", scene="c")
     assert len(found(catalog, Query(datasets=("lost",)))) == 1
     for slots in (frozenset({1}), frozenset(range(SLOTS_TOTAL))):
@@ -114,7 +114,7 @@ def test_a_tile_without_a_definition_is_an_error_not_a_gap(catalog: LmdbCatalog)
     assert found(catalog, slots=frozenset({slot_of("9q8y")})) == [("lost", "9q8yy")]
 
 
-def test_a_definition_that_does_not_read_is_an_error(catalog: LmdbCatalog) -> None:
+def test_a_definition_that_does_not_read_is_an_error(catalog: LogCatalog) -> None:
     catalog.record_compare_and_set("dataset/odd", 0, b"s[]")
     put(catalog, ["9q8yy"], dataset="odd", scene="c")
     with pytest.raises(CorruptDataError, match="dataset/odd"):
@@ -122,12 +122,12 @@ def test_a_definition_that_does_not_read_is_an_error(catalog: LmdbCatalog) -> No
 
 
 @pytest.mark.parametrize("slots", [{-1}, {SLOTS_TOTAL}, {1, 70_000}])
-def test_numbers_that_are_no_slots_are_refused(catalog: LmdbCatalog, slots: set[int]) -> None:
+def test_numbers_that_are_no_slots_are_refused(catalog: LogCatalog, slots: set[int]) -> None:
     with pytest.raises(InvalidInputError, match=r"0\.\.4095"):
         catalog.count(Query(), slots=frozenset(slots))
 
 
-def test_sizes_by_slot_are_those_of_the_rows(catalog: LmdbCatalog) -> None:
+def test_sizes_by_slot_are_those_of_the_rows(catalog: LogCatalog) -> None:
     sizes = catalog.slot_sizes()
     rows = [row for batch in catalog.query(Query()) for row in batch.rows()]
     assert list(sizes.slots) == sorted({true_slot(row.dataset, row.geocode) for row in rows})
@@ -137,7 +137,7 @@ def test_sizes_by_slot_are_those_of_the_rows(catalog: LmdbCatalog) -> None:
     assert sum(sizes.tiles) == len(rows) > len(sizes.slots)
 
 
-def test_a_leaf_may_lack_a_dataset(catalog: LmdbCatalog) -> None:
+def test_a_leaf_may_lack_a_dataset(catalog: LogCatalog) -> None:
     query = Query(datasets=("elsewhere", "s2"))
     with pytest.raises(NotFoundError, match="elsewhere"):
         catalog.count(query)
@@ -147,7 +147,7 @@ def test_a_leaf_may_lack_a_dataset(catalog: LmdbCatalog) -> None:
     assert catalog.schemas(["elsewhere"], missing_ok=True) == []
 
 
-def test_explain_tells_of_the_slots(catalog: LmdbCatalog) -> None:
+def test_explain_tells_of_the_slots(catalog: LogCatalog) -> None:
     explain = Explain()
     rows = catalog.count(Query(), explain=explain, slots=frozenset(ALL_SLOTS[:2]))
     assert explain.considered["slots"] == rows
@@ -159,7 +159,7 @@ def test_explain_tells_of_the_slots(catalog: LmdbCatalog) -> None:
     assert explain.rows_total == total > rows
 
 
-def test_rows_name_the_nodes_of_their_slot(catalog: LmdbCatalog) -> None:
+def test_rows_name_the_nodes_of_their_slot(catalog: LogCatalog) -> None:
     assert {row.nodes for batch in catalog.query(Query()) for row in batch.rows()} == {("local",)}
     catalog.set_nodes(lambda slot: (f"n{slot % 3}", f"n{(slot + 1) % 3}"))
     under_way = catalog.query(Query())
@@ -176,6 +176,6 @@ def test_rows_name_the_nodes_of_their_slot(catalog: LmdbCatalog) -> None:
     assert catalog.tile(make_entry(S2_CELLS[0], scene="a").meta.key).nodes == ("local",)
 
 
-def test_nodes_may_be_given_when_opening(tmp_path: Path, catalog: LmdbCatalog) -> None:
+def test_nodes_may_be_given_when_opening(tmp_path: Path, catalog: LogCatalog) -> None:
     with open_catalog(catalog.directory, writable=False, nodes=lambda _: ("x", "y")) as other:
         assert {row.nodes for b in other.query(Query()) for row in b.rows()} == {("x", "y")}

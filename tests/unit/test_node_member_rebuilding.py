@@ -142,7 +142,7 @@ def untouched(_root: Path) -> None:
 
 
 def garbage(root: Path) -> None:
-    (root / "catalog" / "data.mdb").write_bytes(b"garbage" * 5000)
+    (root / "catalog" / "log" / "00000001.log").write_bytes(b"garbage" * 5000)
 
 
 def gone(root: Path) -> None:

@@ -144,7 +144,7 @@ def test_a_damaged_identity_is_named(node: Node, text: str) -> None:
 def test_a_store_without_its_catalog_says_how_to_rebuild(node: Node) -> None:
     root = node.directory.root
     node.close()
-    (root / "catalog" / "data.mdb").unlink()
+    (root / "catalog" / "log" / "00000001.log").unlink()
     for mode in ("a", "r"):
         with pytest.raises((CorruptDataError, StoreFormatError), match="verify --rebuild"):
             Node(root, mode=mode)

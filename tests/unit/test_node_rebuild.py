@@ -142,16 +142,16 @@ def test_verify_beside_a_writer_does_not_blame_it(root: Path) -> None:
 
 
 def garbage(root: Path) -> None:
-    (root / "catalog" / "data.mdb").write_bytes(b"garbage" * 5000)
+    (root / "catalog" / "log" / "00000001.log").write_bytes(b"garbage" * 5000)
 
 
 def cut(root: Path) -> None:
-    path = root / "catalog" / "data.mdb"
+    path = root / "catalog" / "log" / "00000001.log"
     path.write_bytes(path.read_bytes()[:5000])
 
 
 def empty(root: Path) -> None:
-    (root / "catalog" / "data.mdb").write_bytes(b"")
+    (root / "catalog" / "log" / "00000001.log").write_bytes(b"")
 
 
 def gone(root: Path) -> None:
@@ -159,7 +159,7 @@ def gone(root: Path) -> None:
 
 
 def half_gone(root: Path) -> None:
-    (root / "catalog" / "data.mdb").unlink()
+    (root / "catalog" / "log" / "00000001.log").unlink()
 
 
 def untouched(root: Path) -> None:

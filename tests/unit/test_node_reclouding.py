@@ -338,7 +338,7 @@ def test_a_catalog_that_cannot_be_written_keeps_its_rule(
             raise GeostoreError("no room")
 
         with monkeypatch.context() as patched:
-            patched.setattr("geostore.index.reclouding.with_covers", refuse)
+            patched.setattr("geostore.index.reclouding.Covers", refuse)
             with pytest.raises(GeostoreError, match="no room"):
                 recloud(backend, "a", FORTY)
         assert backend.dataset("a") == A

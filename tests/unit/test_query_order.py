@@ -13,6 +13,7 @@ import pytest
 from geostore.errors import InvalidInputError
 from geostore.index import CatalogEntry
 from geostore.query import (
+    Batches,
     Cursor,
     SortKey,
     count_until,
@@ -172,6 +173,54 @@ def test_a_merge_gives_what_one_sort_gives(sort: SortKey | None, limit: int | No
     by_id = {row: i for i, row in enumerate(whole.row_id.tolist())}
     assert [order_key(whole, by_id[row], sort) for row in found] == same_rows
     assert len(set(found)) == len(found)
+
+
+@pytest.mark.parametrize("sort", SORTS)
+@pytest.mark.parametrize("limit", [None, 17, 1000])
+def test_a_merge_of_streams_that_tell_their_end_tells_its_own(
+    sort: SortKey | None, limit: int | None
+) -> None:
+    rng = random.Random(5)
+    whole = sort_batch(make_batch(_entries(120, 6)), sort)
+
+    def told(positions: list[int]) -> Batches:
+        batches = [each for each in _pieces(whole.take(np.array(positions)), rng) if len(each)]
+        return Batches((each, each is batches[-1]) for each in batches)
+
+    parts: list[list[int]] = [[], [], []]
+    for position in range(len(whole)):
+        parts[rng.randrange(3)].append(position)
+    silent = _pieces(whole.take(np.array(parts[2])), rng)  # one that never tells
+    merged = merge_batches([told(parts[0]), told(parts[1]), silent], sort, limit)
+    found = []
+    for batch in merged:
+        assert not merged.is_over or len(found) + len(batch) == min(limit or 120, 120)
+        found += batch.row_id.tolist()
+    same_rows = [order_key(whole, i, sort) for i in range(len(whole))][:limit]
+    by_id = {row: i for i, row in enumerate(whole.row_id.tolist())}
+    assert [order_key(whole, by_id[row], sort) for row in found] == same_rows
+
+    all_tell = merge_batches([told(part) for part in parts], sort)
+    ends = [(all_tell.is_over, len(batch)) for batch in all_tell]
+    assert sum(rows for _, rows in ends) == 120
+    assert [is_last for is_last, _ in ends] == [False] * (len(ends) - 1) + [True]
+
+
+def test_short_answers_that_are_over_are_merged_at_once() -> None:
+    batches = [make_batch([make_entry(cell, scene=cell)]) for cell in ("9q", "dq", "u0")]
+    streams = [Batches(iter([(batch, True)])) for batch in batches]
+    merged = merge_batches(streams)
+    assert len(next(merged)) == 3
+    assert merged.is_over
+    assert list(merged) == []
+
+
+def test_rows_that_are_final_do_not_wait_for_more() -> None:
+    def of(cell: str) -> Iterator[RowBatch]:
+        yield make_batch([make_entry(cell)])
+        raise AssertionError("asked for more before what was final left")
+
+    assert next(merge_batches([of("9q"), of("dq")])).geocode.tolist() == ["9q"]
 
 
 def test_a_limit_reads_no_further_than_needed() -> None:

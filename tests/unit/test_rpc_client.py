@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import inspect
 import os
 import socket
@@ -24,7 +25,7 @@ from geostore.errors import (
     UnavailableError,
 )
 from geostore.node.peer import Peer
-from geostore.query import Explain, LeafQuery, Query
+from geostore.query import Explain, LeafQuery, Query, is_over
 from geostore.rpc import messages as wire
 from geostore.rpc.client import NodeClient
 from geostore.rpc.errors import abort_with
@@ -299,6 +300,66 @@ def test_a_stream_without_its_end_is_never_taken_for_whole(
         node.answer = lambda *_, parts=parts: iter(parts)
         with pytest.raises(UnavailableError, match=r"127.0.0.1:\d+: its stream of rows is broken"):
             list(client.leaf_query(call(), request))
+
+
+def ended(
+    counts: list[int], rows_total: int, *, status: grpc.StatusCode | None = None
+) -> Callable[..., Any]:
+    """A stream whose end comes with its last rows."""
+
+    def answer(_: Any, context: grpc.ServicerContext) -> Iterator[node_pb2.LeafQueryResponse]:
+        *firsts, last = chunks(counts)
+        for chunk in firsts:
+            yield node_pb2.LeafQueryResponse(chunk=chunk)
+        last.end.rows_total = rows_total
+        yield node_pb2.LeafQueryResponse(chunk=last)
+        if status is not None:
+            context.abort(status, "the node stops")
+
+    return answer
+
+
+@pytest.mark.parametrize("status", [None, grpc.StatusCode.UNAVAILABLE])
+def test_an_end_that_comes_with_rows_makes_them_whole(
+    node: FakeNode, client: NodeClient, status: grpc.StatusCode | None
+) -> None:
+    node.answer = ended([3, 2], 5, status=status)
+    rows = client.leaf_query(call(), LeafQuery(query=Query()))
+    assert (len(next(rows)), is_over(rows)) == (3, False)
+    assert (len(next(rows)), is_over(rows)) == (2, True)
+    assert list(rows) == []
+    assert node.asked.end_with_rows
+
+
+def test_a_wrong_end_with_rows_is_refused(node: FakeNode, client: NodeClient) -> None:
+    node.answer = ended([3, 2], 4)
+    with pytest.raises(UnavailableError, match="its stream of rows is broken"):
+        list(client.leaf_query(call(), LeafQuery(query=Query())))
+
+
+def test_a_call_whose_end_came_with_rows_is_neither_waited_for_nor_cancelled(
+    node: FakeNode, client: NodeClient
+) -> None:
+    let_end, over = threading.Event(), threading.Event()
+    seen: list[bool] = []
+
+    def answer(_: Any, context: grpc.ServicerContext) -> Iterator[node_pb2.LeafQueryResponse]:
+        (chunk,) = chunks([2])
+        chunk.end.rows_total = 2
+        yield node_pb2.LeafQueryResponse(chunk=chunk)
+        assert let_end.wait(20)
+        seen.append(context.is_active())
+        over.set()
+
+    node.answer = answer
+    rows = client.leaf_query(call(), LeafQuery(query=Query()))
+    assert [len(batch) for batch in rows] == [2]  # though the node has not ended the call
+    rows.close()  # type: ignore[attr-defined]
+    del rows
+    gc.collect()
+    let_end.set()
+    assert over.wait(20)
+    assert seen == [True]
 
 
 def test_an_error_after_rows_is_raised_after_them(node: FakeNode, client: NodeClient) -> None:

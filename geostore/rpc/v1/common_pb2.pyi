@@ -57,16 +57,18 @@ class TileStart(_message.Message):
     def __init__(self, key: _Optional[_Union[TileKey, _Mapping]] = ..., checksum: _Optional[str] = ..., size: _Optional[int] = ..., attempt: _Optional[int] = ...) -> None: ...
 
 class RowsChunk(_message.Message):
-    __slots__ = ("rows", "dictionary", "row_count", "cursor")
+    __slots__ = ("rows", "dictionary", "row_count", "cursor", "end")
     ROWS_FIELD_NUMBER: _ClassVar[int]
     DICTIONARY_FIELD_NUMBER: _ClassVar[int]
     ROW_COUNT_FIELD_NUMBER: _ClassVar[int]
     CURSOR_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
     rows: bytes
     dictionary: bytes
     row_count: int
     cursor: str
-    def __init__(self, rows: _Optional[bytes] = ..., dictionary: _Optional[bytes] = ..., row_count: _Optional[int] = ..., cursor: _Optional[str] = ...) -> None: ...
+    end: RowsEnd
+    def __init__(self, rows: _Optional[bytes] = ..., dictionary: _Optional[bytes] = ..., row_count: _Optional[int] = ..., cursor: _Optional[str] = ..., end: _Optional[_Union[RowsEnd, _Mapping]] = ...) -> None: ...
 
 class RowsEnd(_message.Message):
     __slots__ = ("rows_total", "explain_json", "replica_digest")

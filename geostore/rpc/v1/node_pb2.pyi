@@ -170,18 +170,20 @@ class LeafQuestion(_message.Message):
     def __init__(self, query_json: _Optional[bytes] = ..., slots: _Optional[bytes] = ..., after: _Optional[str] = ..., batch_rows: _Optional[int] = ...) -> None: ...
 
 class LeafQueryRequest(_message.Message):
-    __slots__ = ("head", "question", "explain", "answer_kind", "read_quorum")
+    __slots__ = ("head", "question", "explain", "answer_kind", "read_quorum", "end_with_rows")
     HEAD_FIELD_NUMBER: _ClassVar[int]
     QUESTION_FIELD_NUMBER: _ClassVar[int]
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
     ANSWER_KIND_FIELD_NUMBER: _ClassVar[int]
     READ_QUORUM_FIELD_NUMBER: _ClassVar[int]
+    END_WITH_ROWS_FIELD_NUMBER: _ClassVar[int]
     head: _common_pb2.RequestHead
     question: LeafQuestion
     explain: bool
     answer_kind: AnswerKind
     read_quorum: int
-    def __init__(self, head: _Optional[_Union[_common_pb2.RequestHead, _Mapping]] = ..., question: _Optional[_Union[LeafQuestion, _Mapping]] = ..., explain: bool = ..., answer_kind: _Optional[_Union[AnswerKind, str]] = ..., read_quorum: _Optional[int] = ...) -> None: ...
+    end_with_rows: bool
+    def __init__(self, head: _Optional[_Union[_common_pb2.RequestHead, _Mapping]] = ..., question: _Optional[_Union[LeafQuestion, _Mapping]] = ..., explain: bool = ..., answer_kind: _Optional[_Union[AnswerKind, str]] = ..., read_quorum: _Optional[int] = ..., end_with_rows: bool = ...) -> None: ...
 
 class LeafQueryResponse(_message.Message):
     __slots__ = ("chunk", "end")

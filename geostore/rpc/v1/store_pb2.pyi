@@ -8,20 +8,22 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class QueryRequest(_message.Message):
-    __slots__ = ("head", "query_json", "after", "explain", "batch_rows", "read_quorum")
+    __slots__ = ("head", "query_json", "after", "explain", "batch_rows", "read_quorum", "end_with_rows")
     HEAD_FIELD_NUMBER: _ClassVar[int]
     QUERY_JSON_FIELD_NUMBER: _ClassVar[int]
     AFTER_FIELD_NUMBER: _ClassVar[int]
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
     BATCH_ROWS_FIELD_NUMBER: _ClassVar[int]
     READ_QUORUM_FIELD_NUMBER: _ClassVar[int]
+    END_WITH_ROWS_FIELD_NUMBER: _ClassVar[int]
     head: _common_pb2.RequestHead
     query_json: bytes
     after: str
     explain: bool
     batch_rows: int
     read_quorum: int
-    def __init__(self, head: _Optional[_Union[_common_pb2.RequestHead, _Mapping]] = ..., query_json: _Optional[bytes] = ..., after: _Optional[str] = ..., explain: bool = ..., batch_rows: _Optional[int] = ..., read_quorum: _Optional[int] = ...) -> None: ...
+    end_with_rows: bool
+    def __init__(self, head: _Optional[_Union[_common_pb2.RequestHead, _Mapping]] = ..., query_json: _Optional[bytes] = ..., after: _Optional[str] = ..., explain: bool = ..., batch_rows: _Optional[int] = ..., read_quorum: _Optional[int] = ..., end_with_rows: bool = ...) -> None: ...
 
 class QueryResponse(_message.Message):
     __slots__ = ("chunk", "end")
