@@ -366,11 +366,11 @@ class Home:
                 " open the store again"
             )
         self.refresh()
-        if writer is None or not self._is_at_end(writer):
+        assert self._state is not None
+        if writer is None or writer.position != self._state.position:
             if writer is not None:
                 writer.close(tidy=False)
                 self._writer = None
-            assert self._state is not None
             after = self._state.position
             self._writer = writer = LogWriter(self._log, after=after)
             self.refresh()
@@ -546,7 +546,7 @@ class Upkeep:
 
     def _run(self) -> None:
         try:
-            while self._is_due() and not self._is_stopped:
+            while self._is_due():
                 self._home.bring_up()
                 if self._home.is_snapshot_due() and not self._home.snapshot():
                     return  # another process writes one
@@ -555,7 +555,7 @@ class Upkeep:
             logger.warning("catalog=%s upkeep failed: %s", self._home.directory, error)
 
     def stop(self) -> None:
-        """Waits for what is under way."""
+        """Waits until nothing is due any more: the next opening has a snapshot to begin with."""
         self._is_stopped = True
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():

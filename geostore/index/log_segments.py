@@ -316,7 +316,9 @@ class Segments:
         """The frames after `after`, the one that ends at `until` included, each verified."""
         if until.sequence <= after.sequence:
             return
-        position = self.locate(after, self.numbers())
+        # A mapped segment is there: in the usual case, one more frame, nothing is asked.
+        is_mapped = after.segment in self._kept and after.segment == until.segment
+        position = after if is_mapped else self.locate(after, self.numbers())
         while True:
             is_last = position.segment == until.segment
             end = until.offset if is_last else self.size(position.segment)
