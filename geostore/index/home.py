@@ -37,7 +37,7 @@ from geostore.index.effects import CHANGE, Abandon, Effect, ValueAt, encode
 from geostore.index.log import START, LogDroppedError, LogReader, LogWriter
 from geostore.index.log_disk import hold_at_fork, sync_directory, translate
 from geostore.index.log_layout import REBUILD
-from geostore.index.memory import Memory, View
+from geostore.index.memory import TAIL_FRACTION, TAIL_ROWS, Memory, View
 from geostore.index.operations import Decision
 from geostore.index.snapshot_file import (
     newest_snapshots,
@@ -90,6 +90,8 @@ class Home:
         self._is_taking_in = False
         self._cost_s = 0.0
         """Of replaying what came since the last snapshot."""
+        self._snapshot_row_id = 1
+        """The first row id that it does not have."""
         self._held: Memory | None = None
         self._upkeep = Upkeep(self)
         self.is_rebuilding = False
@@ -313,6 +315,7 @@ class Home:
         self._view = None
         self._cost_s = 0.0
         self._state = self._restored()
+        self._snapshot_row_id = self._state.next_row_id
 
     def _restored(self) -> State:
         """The state as of the newest sound snapshot; an empty one where there is none."""
@@ -417,6 +420,14 @@ class Home:
         """Whether what came since the last snapshot takes long to replay."""
         return self._cost_s > REPLAY_S_MAX and not self.is_rebuilding
 
+    def is_snapshot_worthwhile(self) -> bool:
+        """Whether a new process would have to bring the snapshot's structures up to date."""
+        state = self._state
+        if state is None or not self._is_writable or os.getpid() != self._pid:
+            return False
+        came = state.next_row_id - self._snapshot_row_id
+        return came > max(TAIL_ROWS, state.contents.memory.columns.count // TAIL_FRACTION)
+
     def is_behind(self) -> bool:
         """Whether enough came for the structures to be brought up to date."""
         view = self._view
@@ -450,6 +461,7 @@ class Home:
                 position = state.position
                 meta, sections = image_of(state)
                 self._cost_s = 0.0
+                self._snapshot_row_id = state.next_row_id
             if position == START:
                 return False
             self._remove_damaged()
@@ -560,3 +572,6 @@ class Upkeep:
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join()
+        if self._home.is_snapshot_worthwhile():
+            with suppress(GeostoreError, OSError):  # a full disk: the log is whole
+                self._home.snapshot()

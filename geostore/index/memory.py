@@ -24,7 +24,7 @@ from geostore.index.placement import RowSlots
 from geostore.index.structures import Cells, Facts, Percents, Runs, Structure, Times
 from geostore.query.predicate import schema_matches
 
-__all__ = ["Memory", "Selected", "View"]
+__all__ = ["TAIL_FRACTION", "TAIL_ROWS", "Memory", "Selected", "View"]
 
 TAIL_ROWS: Final = 8192
 """Rows that are tested one by one before structures take them in: some 10 us a predicate."""

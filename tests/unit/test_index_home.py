@@ -32,6 +32,7 @@ from geostore.index.operations import Decision
 from geostore.index.state import State
 from geostore.query import PercentRange, Query
 from geostore.types import BBox, TimeSpan
+from tests.benchmarks.million_tiles import make_tiles, packed
 from tests.synthetic_tiles import make_entry
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -353,6 +354,24 @@ def test_structures_of_a_snapshot_answer_as_those_that_were_built(
         assert catalog._home.snapshot()  # of structures that lie on the first one's file
     with open_catalog(tmp_path, writable=False) as catalog:
         assert _answers(catalog) == before
+        assert catalog.check() == []
+
+
+def test_a_catalog_that_took_in_much_leaves_a_snapshot_when_it_is_closed(tmp_path: Path) -> None:
+    tiles = make_tiles(20_000, "scenes")
+    with open_catalog(tmp_path, writable=True) as catalog:
+        catalog.insert(packed(tiles, 0, 9_000))
+    (first,) = (tmp_path / "snapshots").glob("*.snap")
+    with open_catalog(tmp_path, writable=True) as catalog:
+        catalog.insert(packed(tiles, 9_000, 9_500))  # little: the first one does
+    assert list((tmp_path / "snapshots").glob("*.snap")) == [first]
+    with open_catalog(tmp_path, writable=True) as catalog:
+        catalog.insert(packed(tiles, 9_500, 20_000))
+    assert len(list((tmp_path / "snapshots").glob("*.snap"))) == 2
+    with open_catalog(tmp_path, writable=False) as catalog:
+        with catalog._home.reading() as state:
+            upto = {one.upto for one in state.contents.memory.built.values()}
+        assert upto == {20_000}
         assert catalog.check() == []
 
 
