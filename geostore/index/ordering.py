@@ -81,7 +81,7 @@ def _dataset_ranks(snapshot: Snapshot, positions: Positions) -> Keys:
     values = snapshot.values["dataset"].tolist()
     order = {value: rank for rank, value in enumerate(sorted(set(values)))}
     ranks = np.array([order[value] for value in values], np.int64)
-    own: Keys = ranks[snapshot.group_codes["dataset"]][snapshot.columns["group"][positions]]
+    own: Keys = ranks[snapshot.group_codes["dataset"][snapshot.columns["group"][positions]]]
     return own
 
 
