@@ -34,6 +34,7 @@ from geostore.index.effects import Abandon, Begin, Effect, Switch
 from geostore.index.entry import CatalogEntry, DatasetSummary, Record, StagedTile, TileDetails
 from geostore.index.face import BATCH_ROWS, Catalog, NodesOfSlot, RecordChange, RowIds
 from geostore.index.home import Home
+from geostore.index.log import LogDroppedError
 from geostore.index.memory import Selected, View
 from geostore.index.operations import Decision, PreparedEntry
 from geostore.index.packed import PackedTiles
@@ -41,6 +42,7 @@ from geostore.index.packing import Group, details_group, unpack_details
 from geostore.index.placement import NodeNames
 from geostore.index.planner import count, select
 from geostore.index.reclouding import Rules, likelihood_band, under_rule
+from geostore.index.row_bitmaps import Bitmaps
 from geostore.index.state import Records, State
 from geostore.query import (
     Batches,
@@ -61,6 +63,8 @@ __all__ = ["LogCatalog", "open_catalog"]
 
 REBUILD_CHUNK = 4096
 GROUPS_KEPT = 1024
+TRIES_MAX = 5
+"""How often rows are looked for anew because segments of the log were dropped under them."""
 
 Result = TypeVar("Result")
 
@@ -254,22 +258,42 @@ class LogCatalog(Catalog):
         missing_ok: bool = False,
     ) -> CoverageAnswer:
         names = self._names
-        view = self._view()
-        if q.datasets is not None and not missing_ok:
-            self._check_datasets(q.datasets, view)
-        row_slots = None
-        if slots is not None or names is not None:
-            row_slots = self._row_slots(view)
-        selected = select(view, q, None, slots=slots, row_slots=row_slots)
-        snapshot, positions = selected.snapshot, selected.positions
-        known = view.memory.row_bitmaps.of(snapshot, positions, self._home.view_at)
+        selected, bitmaps = self._with_bitmaps(
+            q, slots, wants_slots=names is not None, missing_ok=missing_ok
+        )
+        snapshot, positions, row_slots = selected.snapshot, selected.positions, selected.row_slots
         cells = _cells_of(snapshot, positions, self._home.records)
-        found = coverage_search.search(snapshot, positions, request, known, cells)
+        found = coverage_search.search(snapshot, positions, request, bitmaps, cells)
         members = None
         if len(found.members):
             selected = Selected(snapshot, found.members, row_slots)
             members = self._batch(selected, found.members, names)
         return CoverageAnswer(groups=found.groups, members=members, member_group=found.member_group)
+
+    def _with_bitmaps(
+        self, q: Query, slots: frozenset[int] | None, *, wants_slots: bool, missing_ok: bool
+    ) -> tuple[Selected, Bitmaps]:
+        """Rows that match, and their bitmaps, which may be read from the log now.
+
+        Nobody keeps its segments meanwhile: where one was dropped, the rows of now are looked for.
+        """
+        for tries_left in reversed(range(TRIES_MAX)):
+            view = self._view()
+            if q.datasets is not None and not missing_ok:
+                self._check_datasets(q.datasets, view)
+            row_slots = None
+            if slots is not None or wants_slots:
+                row_slots = self._row_slots(view)
+            selected = select(view, q, None, slots=slots, row_slots=row_slots)
+            try:
+                bitmaps = view.memory.row_bitmaps.of(
+                    selected.snapshot, selected.positions, self._home.view_at
+                )
+                return Selected(selected.snapshot, selected.positions, row_slots), bitmaps
+            except LogDroppedError:
+                if not tries_left:
+                    raise
+        raise AssertionError("at least one try")
 
     # ------------------------------------------------------------ single tiles
 

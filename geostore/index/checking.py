@@ -15,12 +15,14 @@ from geostore.index.contents import Contents
 from geostore.index.effects import ValueAt
 from geostore.index.home import Home
 from geostore.index.memory import Memory
-from geostore.index.packing import ROW_DTYPE, details_group
+from geostore.index.packing import BITMAP_WORDS, ROW_DTYPE, details_group
 from geostore.index.reclouding import Rules, covers_under
+from geostore.index.row_bitmaps import RowBitmaps
 from geostore.index.state import State
 
 __all__ = ["problems"]
 
+BITMAPS_AT_ONCE = 1 << 16
 PROBLEMS_MAX = 100
 """A damaged catalog would list every tile; the first hundred say enough."""
 
@@ -37,6 +39,7 @@ def problems(home: Home) -> list[str]:
     6. Every published row's cloud cover is what the rule of its dataset makes of its histogram
        and the provider's cover; a staged tile has the provider's.
     7. Every structure that was built has every live row that belongs in it.
+    8. Bitmaps that are at hand are those of the details.
     """
     found: list[str] = []
     for problem in _walk(home):
@@ -58,6 +61,7 @@ def _walk(home: Home) -> Iterator[str]:
             yield from _memory(state.contents.memory.columns.snapshot())
             yield from _differences(state, home.replayed(state))
             yield from _structures(state.contents.memory)
+            yield from _bitmaps(state)
     except GeostoreError as error:
         yield str(error)
 
@@ -210,3 +214,22 @@ def _structures(memory: Memory) -> Iterator[str]:
         missing = wanted - structure.positions()
         if missing:
             yield f"structure {name} lacks {len(missing)} rows"
+
+
+def _bitmaps(state: State) -> Iterator[str]:
+    """Rows whose bitmaps, on a snapshot's map or in memory, are not those of their details."""
+    memory = state.contents.memory
+    snapshot = memory.columns.snapshot()
+    rows = np.flatnonzero(snapshot.alive)
+    for start in range(0, len(rows), BITMAPS_AT_ONCE):
+        some = rows[start : start + BITMAPS_AT_ONCE]
+        try:
+            held = memory.row_bitmaps.of(snapshot, some, state.view)
+            read = RowBitmaps().of(snapshot, some, state.view)
+        except GeostoreError:
+            continue  # found above already
+        wrong = held.kinds() != read.kinds()
+        for word in range(BITMAP_WORDS):
+            wrong |= held.plane(word) != read.plane(word)
+        for row_id in snapshot.columns["row_id"][some[wrong]].tolist():
+            yield f"row {row_id} has other bitmaps in memory than in its details"

@@ -1,13 +1,11 @@
 """Which tiles together cover their cell: bounds from bitmaps, for whole catalogs at once.
 
-Bitmaps lie in memory beside the columns, by position, from the first search that needs a row's on;
-until then in the details. With them at hand a million tiles take about a second.
+With bitmaps at hand (`index.row_bitmaps`) a million tiles take about a second.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,61 +13,20 @@ import numpy as np
 import numpy.typing as npt
 
 from geostore.index.columns import NO_START, Positions, Snapshot
-from geostore.index.effects import ValueAt
-from geostore.index.packing import BITMAP_WORDS, HAS_BITMAPS, details_bitmaps
+from geostore.index.packing import BITMAP_WORDS, HAS_BITMAPS
+from geostore.index.row_bitmaps import Bitmaps
 from geostore.query.coverage import CoverageGroups, CoverageRequest
 from geostore.types import BITMAP_SIDE, NULL_TIME, block_edges
 
-__all__ = ["Cells", "Found", "RowBitmaps", "datasets_of", "search"]
-
-_READ_ROWS: Final = 4096
+__all__ = ["Cells", "Found", "datasets_of", "search"]
 
 _Words = npt.NDArray[np.uint64]
 _Counts = npt.NDArray[np.int64]
-_UNREAD: Final = 0xFF
 _PLANE_WORDS: Final = BITMAP_WORDS // 4
 _VALID, _CLEAR = 0, 2
 _ONES: Final = np.uint64(2**64 - 1)
 _EXACT_TOTAL: Final = 1 << 22
 """Cells of so many pixels: a coverage in float32 percent tells the very count."""
-
-
-class RowBitmaps:
-    """The bitmaps of rows, by position; read from the details when they are first asked for."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._words: _Words = np.empty((BITMAP_WORDS, 0), dtype=np.uint64)
-        self._kinds = np.empty(0, dtype=np.uint8)
-
-    def of(
-        self, snapshot: Snapshot, positions: Positions, view: Callable[[ValueAt], memoryview]
-    ) -> tuple[_Words, npt.NDArray[np.uint8]]:
-        """(16, n) words and (n,) kinds, as `details_bitmaps` has them, right for `positions`.
-
-        `view` gives bytes of the log. O(rows that were not read yet).
-        """
-        with self._lock:
-            self._grow(snapshot.count)
-            unread = np.sort(positions[self._kinds[positions] == _UNREAD])
-            for start in range(0, len(unread), _READ_ROWS):
-                chunk = unread[start : start + _READ_ROWS]
-                words, kinds = details_bitmaps(
-                    [bytes(view(at)) for at in snapshot.details_of(chunk)]
-                )
-                self._words[:, chunk] = words.T
-                self._kinds[chunk] = kinds
-            return self._words, self._kinds
-
-    def _grow(self, count: int) -> None:
-        before = len(self._kinds)
-        if count > before:
-            capacity = max(count, 2 * before, 1024)
-            words = np.zeros((BITMAP_WORDS, capacity), dtype=np.uint64)
-            words[:, :before] = self._words
-            kinds = np.full(capacity, _UNREAD, dtype=np.uint8)
-            kinds[:before] = self._kinds
-            self._words, self._kinds = words, kinds
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,22 +95,24 @@ def search(
     snapshot: Snapshot,
     positions: Positions,
     request: CoverageRequest,
-    bitmaps: tuple[_Words, npt.NDArray[np.uint8]],
+    bitmaps: Bitmaps,
     cells_of: Mapping[str, Cells],
 ) -> Found:
     """Groups of rows with bounds of what their tiles see together.
 
     Args:
         snapshot: where the rows are.
-        positions: the rows, whose bitmaps were read.
+        positions: the rows.
         request: what is asked.
-        bitmaps: see `RowBitmaps.of`.
+        bitmaps: of these rows.
         cells_of: by dataset id.
     """
     start_us = snapshot.columns["start_us"][positions]
     if request.windows is not None:
         has_time = start_us != NO_START
-        positions, start_us = positions[has_time], start_us[has_time]
+        if not has_time.all():
+            positions, start_us = positions[has_time], start_us[has_time]
+            bitmaps = bitmaps.only(has_time)
     names, dataset = _dataset_order(snapshot, positions)
     packed, cell = _dense(snapshot.columns["cell"][positions])
     if request.windows is None:
@@ -162,7 +121,7 @@ def search(
         numbers, window = _dense(request.windows.indices(start_us))
     key = (dataset * len(packed) + cell) * len(numbers) + window
     order = np.argsort(key, kind="stable")
-    positions, key = positions[order], key[order]
+    positions, key, bitmaps = positions[order], key[order], bitmaps.only(order)
     firsts = np.flatnonzero(np.diff(key, prepend=-1))
     tiles = np.diff(firsts, append=len(key))
     dataset, cell, window = (each[order][firsts] for each in (dataset, cell, window))
@@ -215,7 +174,7 @@ def _bounds(
     firsts: npt.NDArray[np.int64],
     tiles: npt.NDArray[np.int64],
     request: CoverageRequest,
-    bitmaps: tuple[_Words, npt.NDArray[np.uint8]],
+    bitmaps: Bitmaps,
     cells: list[Cells],
     dataset: npt.NDArray[np.int64],
 ) -> tuple[_Counts, _Counts, _Counts]:
@@ -224,24 +183,24 @@ def _bounds(
     total = shapes[dataset].prod(axis=1)
     if not len(firsts):
         return total, total, total
-    words, kinds = bitmaps[0], bitmaps[1][positions]
-    known = kinds & HAS_BITMAPS > 0
+    known = bitmaps.kinds() & HAS_BITMAPS > 0
     first = _VALID
-    nothing: npt.NDArray[np.bool_] | None = None
+    nothing: npt.NDArray[np.intp] | None = None
     if request.clear:
         ruled = np.array([each.is_provider_ruled for each in cells], np.bool_)[dataset]
         ruled = np.repeat(ruled, tiles)
         # Another rule's clouds lie elsewhere: what is certain then is nothing, what is possible
         # all that is valid. A tile with bitmaps but none of clear blocks has nothing known clear.
-        nothing = ~(ruled & known)
+        nothing = np.flatnonzero(~(ruled & known))
+        of_nothing = bitmaps.only(nothing)
         first = _CLEAR
     low, high = [], []
     for word in range(_PLANE_WORDS):
-        every = words[first * _PLANE_WORDS + word][positions]
-        some = words[(first + 1) * _PLANE_WORDS + word][positions]
-        if nothing is not None and nothing.any():
+        every = bitmaps.plane(first * _PLANE_WORDS + word)
+        some = bitmaps.plane((first + 1) * _PLANE_WORDS + word)
+        if nothing is not None and len(nothing):
             every[nothing] = 0
-            some[nothing] = words[_PLANE_WORDS + word][positions[nothing]]
+            some[nothing] = of_nothing.plane(_PLANE_WORDS + word)
         if not known.all():
             every[~known] = 0
             some[~known] = _ONES

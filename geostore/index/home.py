@@ -454,18 +454,23 @@ class Home:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return False
-            self.refresh().build_all()
+            view = self.refresh()
+            view.build_all()
+            view.memory.row_bitmaps.fill(view.snapshot, self.view_at)
             with self.reading() as state:
                 if state.building is not None:
                     return False
                 position = state.position
                 meta, sections = image_of(state)
+                memory, held = state.contents.memory, state.contents.memory.columns.snapshot()
                 self._cost_s = 0.0
                 self._snapshot_row_id = state.next_row_id
             if position == START:
                 return False
             self._remove_damaged()
             path = write_snapshot(directory, self._reader.log_id, position, meta, sections)
+            written = open_snapshot(path, self._reader.log_id, verify=False)
+            memory.row_bitmaps.adopt(held, written.sections)
         finally:
             os.close(lock)
         logger.info(

@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from geostore.index.columns import Columns, Positions, Snapshot
-from geostore.index.coverage_search import RowBitmaps
 from geostore.index.once import once
 from geostore.index.placement import RowSlots
+from geostore.index.row_bitmaps import RowBitmaps
 from geostore.index.structures import Cells, Facts, Percents, Runs, Structure, Times
 from geostore.query.predicate import schema_matches
 
@@ -52,6 +52,7 @@ class Memory:
     def __init__(self, columns: Columns | None = None, row_slots: RowSlots | None = None) -> None:
         self.columns = columns or Columns()
         self.row_slots = row_slots or RowSlots()
+        self.row_bitmaps = RowBitmaps()
         self.built: dict[str, Structure] = {}
         """The newest structures, by name; each knows up to which row. Never changed in place."""
         self.building = threading.RLock()
@@ -64,16 +65,13 @@ class Memory:
         """Leaves no lock held in the child."""
         self.building.acquire()
         self.row_slots.lock.acquire()
+        self.row_bitmaps.lock.acquire()
 
     def resume_after_fork(self) -> None:
         """Undoes `hold_for_fork`."""
+        self.row_bitmaps.lock.release()
         self.row_slots.lock.release()
         self.building.release()
-
-    @once
-    def row_bitmaps(self) -> RowBitmaps:
-        """The bitmaps of rows, once a search asks for them."""
-        return RowBitmaps()
 
     @property
     def is_mostly_dead(self) -> bool:

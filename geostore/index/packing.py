@@ -54,7 +54,6 @@ __all__ = [
     "ROW_BYTES",
     "ROW_DTYPE",
     "Group",
-    "details_bitmaps",
     "details_checksum",
     "details_group",
     "details_histograms",
@@ -94,11 +93,17 @@ _ROW = struct.Struct(f"<16s{GEOCODE_BYTES}sfqqqfI")
 DETAILS_HEADER = struct.Struct("<QHHIIq16s16s4x")
 """XXH3-64 of the rest; version; flags; blocks; bands; file bytes; file checksum; group."""
 DETAILS_VERSION = 1
+_HEAD = np.dtype(
+    [("checksum", "<u8"), ("version", "<u2"), ("flags", "<u2"), ("blocks", "<u4"), ("bands", "<u4")]
+)
+"""How it begins."""
 HAS_HISTOGRAM = 1
 HAS_BITMAPS = 2
 HAS_CLEAR = 4
 """The bitmaps of clear blocks too."""
 BITMAP_WORDS = 4 * BITMAP_BYTES // 8
+NOT_SOUND = 0xFF
+"""Stands for the bits of details that do not hold."""
 HISTOGRAM_BINS = 101
 
 
@@ -371,6 +376,21 @@ def _read_header(key: TileKey | None, value: bytes) -> tuple[int, int, int, int,
     return flags, blocks, bands, size, checksum.hex(), group
 
 
+def check_details(value: bytes) -> None:
+    """
+    Raises:
+        CorruptDataError: packed details that are cut short or damaged, or of another version.
+    """
+    flags, blocks, bands, *_ = _read_header(None, value)
+    end = _bitmaps_start(flags, blocks, bands)
+    if flags & HAS_BITMAPS:
+        end += (4 if flags & HAS_CLEAR else 2) * BITMAP_BYTES
+    if len(value) < end:
+        raise CorruptDataError(
+            f"catalog: details of a tile are {len(value)} bytes long, expected {end}; {REBUILD}"
+        )
+
+
 def details_checksum(value: bytes) -> str:
     """The tile file's checksum, from packed details."""
     return _read_header(None, value)[4]
@@ -407,25 +427,76 @@ def _bitmaps_start(flags: int, blocks: int, bands: int) -> int:
     return start + 8 * HISTOGRAM_BINS if flags & HAS_HISTOGRAM else start
 
 
-def details_bitmaps(
-    values: Sequence[bytes],
+def bitmaps_in(
+    data: memoryview, starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint8]]:
-    """Bitmaps of packed details, each verified.
+    """Bitmaps of packed details that lie somewhere in some bytes, each verified.
+
+    About 1 us each, two thirds of it for the checksums.
+
+    Args:
+        data: the bytes.
+        starts: where details begin in them, on any byte.
+        lengths: bytes of each.
 
     Returns:
         (n, 16) words: valid_all, valid_any, clear_all, clear_any of 4 words each, 0 where there is
-        none; (n,) which there are: the bits HAS_BITMAPS and HAS_CLEAR.
+        none; (n,) which there are: the bits HAS_BITMAPS and HAS_CLEAR, or NOT_SOUND, of which
+        `check_details` tells what is wrong.
     """
-    words = np.zeros((len(values), BITMAP_WORDS), dtype="<u8")
-    kinds = np.zeros(len(values), dtype=np.uint8)
-    for i, value in enumerate(values):
-        flags, blocks, bands, *_ = _read_header(None, value)
-        if flags & HAS_BITMAPS:
-            count = BITMAP_WORDS if flags & HAS_CLEAR else BITMAP_WORDS // 2
-            start = _bitmaps_start(flags, blocks, bands)
-            words[i, :count] = np.frombuffer(value, "<u8", count=count, offset=start)
-            kinds[i] = flags & (HAS_BITMAPS | HAS_CLEAR)
+    words = np.zeros((len(starts), BITMAP_WORDS), dtype="<u8")
+    kinds = np.full(len(starts), NOT_SOUND, dtype=np.uint8)
+    long_enough = np.flatnonzero(lengths >= DETAILS_HEADER.size)
+    starts, lengths = starts[long_enough], lengths[long_enough]
+    if not len(starts):
+        return words, kinds
+    heads = _gathered(data, starts, _HEAD)
+    digest = xxhash.xxh3_64_intdigest
+    digests = [
+        digest(data[start:end])
+        for start, end in zip((starts + 8).tolist(), (starts + lengths).tolist(), strict=True)
+    ]
+    flags = heads["flags"]
+    begin = _bitmaps_starts(heads)
+    size = np.select([flags & HAS_BITMAPS == 0, flags & HAS_CLEAR == 0], [0, 2], 4) * BITMAP_BYTES
+    is_sound = (
+        (heads["checksum"] == np.array(digests, dtype=np.uint64))
+        & (heads["version"] == DETAILS_VERSION)
+        & (begin + size <= lengths)
+    )
+    of_sound = (flags & (HAS_BITMAPS | HAS_CLEAR)).astype(np.uint8)
+    of_sound[size == 0] = 0
+    kinds[long_enough[is_sound]] = of_sound[is_sound]
+    for count in (BITMAP_WORDS // 2, BITMAP_WORDS):
+        own = np.flatnonzero(is_sound & (size == 8 * count))
+        if len(own):
+            found = _gathered(data, starts[own] + begin[own], np.dtype(("<u8", count)))
+            words[long_enough[own], :count] = found
     return words, kinds
+
+
+def _gathered(
+    data: memoryview, starts: npt.NDArray[np.int64], dtype: np.dtype[Any]
+) -> npt.NDArray[Any]:
+    """Copies of values that begin on any bytes. Each must lie in `data` whole."""
+    size = dtype.itemsize
+    every = np.ndarray((len(data) - size + 1,), f"V{size}", data, strides=(1,))
+    plain: npt.NDArray[Any] = every[starts]
+    if dtype.subdtype is None:
+        return plain.view(dtype)
+    base, shape = dtype.subdtype
+    return plain.view(base).reshape(len(starts), *shape)
+
+
+def _bitmaps_starts(heads: npt.NDArray[np.void]) -> npt.NDArray[np.int64]:
+    """`_bitmaps_start` of many."""
+    has_histogram = heads["flags"] & HAS_HISTOGRAM > 0
+    return (
+        DETAILS_HEADER.size
+        + heads["blocks"].astype(np.int64) * BLOCK_DTYPE.itemsize
+        + heads["bands"].astype(np.int64) * (8 * len(_STATISTICS))
+        + np.where(has_histogram, 8 * HISTOGRAM_BINS, 0)
+    )
 
 
 def _read_bitmaps(flags: int, start: int, value: bytes) -> BlockBitmaps | None:

@@ -21,6 +21,7 @@ from geostore.index.log_layout import REBUILD, Position
 from geostore.index.memory import Memory
 from geostore.index.packing import DIGEST_BYTES, ROW_DTYPE
 from geostore.index.placement import RowSlots
+from geostore.index.row_bitmaps import RowBitmaps
 from geostore.index.scene_entries import PLACE, SceneEntries, View
 from geostore.index.state import RecordAt, Records, State, read_schema
 from geostore.index.structures_image import Renumbered, structures_image, structures_restored
@@ -126,6 +127,7 @@ def _restore_contents(state: State, meta: Mapping[str, Any], sections: Sections)
     slots = sections.get("rows.slot")
     memory = Memory(columns, None if slots is None else RowSlots(slots))
     memory.built = structures_restored(meta["structures"], sections, columns.count, grids)
+    memory.row_bitmaps = RowBitmaps.of_image(sections, columns.count)
     contents = state.new_contents()
     contents.take_over(memory, _read_digests(sections["groups.digest"]))
     contents.next_staged = meta["next_staged"]
@@ -145,8 +147,16 @@ def _restore_contents(state: State, meta: Mapping[str, Any], sections: Sections)
 def image_of(state: State) -> Image:
     """A state for a snapshot. Arrays may be views of columns, which stay as they are.
 
-    Not while a rebuild is under way.
+    Not while a rebuild is under way. Of bitmaps it has what was read.
     """
+    meta, sections = _image(state)
+    memory = state.contents.memory
+    bitmaps = memory.row_bitmaps.image(np.flatnonzero(memory.columns.snapshot().alive))
+    return meta, sections | bitmaps
+
+
+def _image(state: State) -> Image:
+    """A state without bitmaps."""
     assert state.building is None
     needed = state.contents.needed()
     entries = state.entries
@@ -215,6 +225,10 @@ def _restore_records(view: View, sections: Sections) -> Records:
 
 
 def compacted(state: State) -> State:
-    """The same state without what is dead. O(rows)."""
-    meta, sections = image_of(state)
-    return restored(state.view, state.position, meta, sections)
+    """The same state without what is dead. O(rows); bitmaps stay where they are."""
+    meta, sections = _image(state)
+    found = restored(state.view, state.position, meta, sections)
+    memory = state.contents.memory
+    live = np.flatnonzero(memory.columns.snapshot().alive)
+    found.contents.memory.row_bitmaps = memory.row_bitmaps.kept(live)
+    return found

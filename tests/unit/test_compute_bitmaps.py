@@ -15,7 +15,7 @@ from geostore.index.packing import (
     HAS_BITMAPS,
     HAS_CLEAR,
     Group,
-    details_bitmaps,
+    bitmaps_in,
     pack_details,
     unpack_details,
 )
@@ -108,7 +108,7 @@ def test_bitmaps_go_through_files_and_the_catalog(
     details = unpack_details(entry.meta.key, packed, group)
     assert details.bitmaps == bitmaps
     assert details.cloud_histogram == entry.meta.cloud_histogram
-    words, kinds = details_bitmaps([packed])
+    words, kinds = bitmaps_in(memoryview(packed), np.array([0]), np.array([len(packed)]))
     if bitmaps is None:
         assert kinds.tolist() == [0]
         assert not words.any()
