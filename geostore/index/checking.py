@@ -15,9 +15,9 @@ from geostore.index.contents import Contents
 from geostore.index.effects import ValueAt
 from geostore.index.home import Home
 from geostore.index.memory import Memory
-from geostore.index.packing import BITMAP_WORDS, ROW_DTYPE, details_group
+from geostore.index.packing import ROW_DTYPE, details_group
 from geostore.index.reclouding import Rules, covers_under
-from geostore.index.row_bitmaps import RowBitmaps
+from geostore.index.row_bitmaps import KINDS, UNREAD, WORDS, RowBitmaps
 from geostore.index.state import State
 
 __all__ = ["problems"]
@@ -223,13 +223,16 @@ def _bitmaps(state: State) -> Iterator[str]:
     rows = np.flatnonzero(snapshot.alive)
     for start in range(0, len(rows), BITMAPS_AT_ONCE):
         some = rows[start : start + BITMAPS_AT_ONCE]
+        held = memory.row_bitmaps.image(some)
+        if not held:
+            continue  # none of them was read
         try:
-            held = memory.row_bitmaps.of(snapshot, some, state.view)
             read = RowBitmaps().of(snapshot, some, state.view)
         except GeostoreError:
             continue  # found above already
-        wrong = held.kinds() != read.kinds()
-        for word in range(BITMAP_WORDS):
-            wrong |= held.plane(word) != read.plane(word)
+        wrong = held[KINDS] != read.kinds()
+        for word, plane in enumerate(held.get(WORDS, ())):
+            wrong |= plane != read.plane(word)
+        wrong &= held[KINDS] != UNREAD
         for row_id in snapshot.columns["row_id"][some[wrong]].tolist():
             yield f"row {row_id} has other bitmaps in memory than in its details"

@@ -23,7 +23,7 @@ from geostore.index.columns import Positions, Snapshot
 from geostore.index.effects import ValueAt
 from geostore.index.packing import BITMAP_WORDS, NOT_SOUND, bitmaps_in, check_details
 
-__all__ = ["Bitmaps", "RowBitmaps"]
+__all__ = ["KINDS", "UNREAD", "WORDS", "Bitmaps", "RowBitmaps"]
 
 logger = logging.getLogger(__name__)
 

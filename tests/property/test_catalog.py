@@ -56,7 +56,7 @@ from geostore.query import (
     matching,
     merge_batches,
 )
-from geostore.types import BBox, TileKey, TileSchema, TimeSpan
+from geostore.types import BITMAP_BYTES, BBox, BlockBitmaps, TileKey, TileSchema, TimeSpan
 from tests.expressions import random_expression, random_leaf, truth
 from tests.synthetic_tiles import make_batch, make_entry, make_schema
 
@@ -109,7 +109,7 @@ def random_entry(rng: random.Random, dataset: str, scene: str, version: str) -> 
     scheme_name = DATASETS[dataset]
     schema: TileSchema = rng.choice(SCHEMAS[scheme_name])
     time_us, time_end_us = _time(rng)
-    return make_entry(
+    entry = make_entry(
         _cell(rng, scheme_name, schema.length),
         scene=scene,
         version=version,
@@ -123,6 +123,13 @@ def random_entry(rng: random.Random, dataset: str, scene: str, version: str) -> 
         size=rng.randrange(1, 10_000),
         histogram=_histogram(rng),
     )
+    return replace(entry, meta=replace(entry.meta, bitmaps=_bitmaps(repr(entry.meta.key))))
+
+
+def _bitmaps(seed: str) -> BlockBitmaps | None:
+    rng = random.Random(seed)
+    length = BITMAP_BYTES * rng.choice([0, 2, 4])
+    return BlockBitmaps.from_bytes(rng.randbytes(length)) if length else None
 
 
 def _histogram(rng: random.Random) -> tuple[int, ...] | bool:
@@ -662,14 +669,32 @@ class CatalogMachine(RuleBasedStateMachine):
         key = entry.meta.key
         details = self.catalog.details(key)
         assert details.checksum == entry.checksum
-        assert (details.cloud_method, details.cloud_histogram) == (
+        assert (details.cloud_method, details.cloud_histogram, details.bitmaps) == (
             entry.meta.cloud_method,
             entry.meta.cloud_histogram,
+            entry.meta.bitmaps,
         )
         row = self.catalog.tile(key)
         assert (row.key, row.cloud_cover) == (key, _as_stored(entry.meta.cloud_cover))
         provided = self.published[key].meta.cloud_cover
         assert self.catalog.provider_cover(key) == _as_stored(provided)
+
+    @rule()
+    def bitmaps(self) -> None:
+        """From a snapshot's map, from memory and from details: those that were put in."""
+        view = self.catalog._home.refresh()
+        snapshot = view.snapshot
+        positions = np.flatnonzero(snapshot.alive)
+        found = view.memory.row_bitmaps.of(snapshot, positions, self.catalog._home.view_at)
+        words = np.stack([found.plane(word) for word in range(16)], axis=1)
+        names = [
+            snapshot.group_values(name, positions) for name in ("dataset_id", "scene", "version")
+        ]
+        for i, key in enumerate(map(TileKey, *names, snapshot.geocodes(positions))):
+            bitmaps = self.published[key].meta.bitmaps
+            packed = b"" if bitmaps is None else bitmaps.to_bytes()
+            assert words[i].tobytes() == packed.ljust(4 * BITMAP_BYTES, b"\0")
+            assert found.kinds()[i] == {0: 0, 2: 2, 4: 6}[len(packed) // BITMAP_BYTES]
 
     @invariant()
     def holds(self) -> None:

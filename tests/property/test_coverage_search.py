@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from geostore.compute import block_bitmaps, cloud_cover, percent_valid
-from geostore.index import CatalogEntry, open_catalog
+from geostore.index import CatalogEntry, LogCatalog, open_catalog
 from geostore.query import CoverageRequest, PercentRange, Query, Windows, with_cloud_at_most
 from geostore.types import NULL_TIME, BandInfo, GroupLayout, TileSchema
 from tests.synthetic_tiles import US_DAY, make_entry
@@ -95,6 +95,37 @@ def model(
     return dict(sorted(groups.items()))
 
 
+def filled(directory: Path, tiles: list[Seen], seed: int) -> tuple[LogCatalog, list[Seen]]:
+    """A catalog that was searched, written to snapshots, opened again and partly emptied while
+    the tiles came; and those that stayed.
+    """
+    random = np.random.default_rng(seed)
+    catalog = open_catalog(directory, writable=True)
+    there: list[Seen] = []
+    for tile in tiles:
+        key = tile.entry.meta.key
+        catalog.stage([tile.entry])
+        catalog.publish(key.dataset_id, key.scene, key.version)
+        there.append(tile)
+        happens = random.integers(16)
+        if happens == 0:
+            catalog._home.snapshot()
+        elif happens == 1:
+            catalog.close()
+            catalog = open_catalog(directory, writable=True)
+        elif happens == 2 and len(there) > 1:
+            gone = there.pop(int(random.integers(len(there)))).entry.meta.key
+            catalog.remove(gone.dataset_id, gone.scene)
+        elif happens == 3:
+            dataset = str(random.choice(list(SHAPES)))
+            if any(each.entry.meta.dataset == dataset for each in there):
+                catalog.coverage(
+                    Query(datasets=(dataset,)), CoverageRequest(target=50, windows=None)
+                )
+    assert catalog.check() == []
+    return catalog, there
+
+
 @pytest.fixture
 def directories(tmp_path: Path) -> Iterator[Path]:
     return (tmp_path / str(number) for number in range(10_000))
@@ -109,12 +140,7 @@ def directories(tmp_path: Path) -> Iterator[Path]:
     members=st.sampled_from(["none", "unsure", "all"]),
 )
 def test_groups_and_bounds(directories, seed, count, target, max_cloud, members) -> None:
-    tiles = make_tiles(seed, count)
-    with_catalog = open_catalog(next(directories), writable=True)
-    for tile in tiles:
-        key = tile.entry.meta.key
-        with_catalog.stage([tile.entry])
-        with_catalog.publish(key.dataset_id, key.scene, key.version)
+    with_catalog, tiles = filled(next(directories), make_tiles(seed, count), seed)
     for window in WINDOWS:
         windows = None if window is None else Windows.parse(window)
         due = model(tiles, windows, max_cloud=max_cloud)
