@@ -184,6 +184,7 @@ def _bounds(
     if not len(firsts):
         return total, total, total
     known = bitmaps.kinds() & HAS_BITMAPS > 0
+    unknown = np.flatnonzero(~known)
     first = _VALID
     nothing: npt.NDArray[np.intp] | None = None
     if request.clear:
@@ -201,9 +202,8 @@ def _bounds(
         if nothing is not None and len(nothing):
             every[nothing] = 0
             some[nothing] = of_nothing.plane(_PLANE_WORDS + word)
-        if not known.all():
-            every[~known] = 0
-            some[~known] = _ONES
+        every[unknown] = 0
+        some[unknown] = _ONES
         low.append(np.bitwise_or.reduceat(every, firsts))
         high.append(np.bitwise_or.reduceat(some, firsts))
     lower, upper = np.zeros(len(firsts), np.int64), np.zeros(len(firsts), np.int64)

@@ -25,6 +25,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
+import numpy as np
+
 from geostore.errors import (
     CorruptDataError,
     GeostoreError,
@@ -467,6 +469,7 @@ class Home:
                 self._snapshot_row_id = state.next_row_id
             if position == START:
                 return False
+            sections |= memory.row_bitmaps.image(np.flatnonzero(held.alive))
             self._remove_damaged()
             path = write_snapshot(directory, self._reader.log_id, position, meta, sections)
             written = open_snapshot(path, self._reader.log_id, verify=False)

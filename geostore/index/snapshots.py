@@ -147,16 +147,8 @@ def _restore_contents(state: State, meta: Mapping[str, Any], sections: Sections)
 def image_of(state: State) -> Image:
     """A state for a snapshot. Arrays may be views of columns, which stay as they are.
 
-    Not while a rebuild is under way. Of bitmaps it has what was read.
+    Not while a rebuild is under way. Without bitmaps, which need no lock: `RowBitmaps.image`.
     """
-    meta, sections = _image(state)
-    memory = state.contents.memory
-    bitmaps = memory.row_bitmaps.image(np.flatnonzero(memory.columns.snapshot().alive))
-    return meta, sections | bitmaps
-
-
-def _image(state: State) -> Image:
-    """A state without bitmaps."""
     assert state.building is None
     needed = state.contents.needed()
     entries = state.entries
@@ -226,7 +218,7 @@ def _restore_records(view: View, sections: Sections) -> Records:
 
 def compacted(state: State) -> State:
     """The same state without what is dead. O(rows); bitmaps stay where they are."""
-    meta, sections = _image(state)
+    meta, sections = image_of(state)
     found = restored(state.view, state.position, meta, sections)
     memory = state.contents.memory
     live = np.flatnonzero(memory.columns.snapshot().alive)
