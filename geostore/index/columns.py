@@ -291,6 +291,10 @@ class Columns:
         self._alive = np.zeros(0, dtype=np.bool_)
         self._dead = np.empty(0, dtype=np.int64)
         self._snapshot: Snapshot | None = None
+        self._own: set[str] = set()
+        """Columns, or `alive`, that were copied since the last snapshot: nobody else has them."""
+        self.details_bytes = 0
+        """Of the live rows, together."""
 
     @classmethod
     def of(cls, arrays: dict[str, npt.NDArray[Any]], groups: Groups, grids: Sequence[Grid]) -> Self:
@@ -301,6 +305,7 @@ class Columns:
         found._alive = np.ones(found.count, dtype=np.bool_)
         found.groups = groups
         groups.add_live(arrays["group"], 1)
+        found.details_bytes = int(arrays["details_bytes"].sum(dtype=np.int64))
         found.grids = list(grids)
         return found
 
@@ -364,6 +369,7 @@ class Columns:
             array[self.count : end] = block[name]
         self._alive[self.count : end] = True
         self.groups.add_live(block["group"], 1)
+        self.details_bytes += int(self._arrays["details_bytes"][self.count : end].sum(dtype="i8"))
         self.count = end
         self.live += added
         self._snapshot = None
@@ -389,19 +395,42 @@ class Columns:
         positions = self.find(row_ids)
         positions = positions[self._alive[positions]]
         if len(positions):
-            self._alive = self._alive.copy()  # snapshots keep the old mask
+            if "alive" not in self._own:
+                self._alive = self._alive.copy()  # snapshots keep the old mask
+                self._own.add("alive")
             self._alive[positions] = False
             self._dead = np.concatenate([self._dead, positions])
             self.groups.add_live(self._arrays["group"][positions], -1)
+            self.details_bytes -= int(self._arrays["details_bytes"][positions].sum(dtype="i8"))
             self.live -= len(positions)
             self._snapshot = None
 
-    def cover(self, row_ids: npt.NDArray[np.int64], covers: npt.NDArray[np.float32]) -> None:
-        """Gives rows other cloud covers. O(rows): snapshots keep the old column."""
-        column = self._arrays["cloud_cover"].copy()
-        column[self.find(row_ids)] = covers
-        self._arrays["cloud_cover"] = column
+    def _changeable(self, name: str) -> npt.NDArray[Any]:
+        """A column that no snapshot has. O(rows) the first time after one was taken."""
+        if name not in self._own:
+            self._arrays[name] = self._arrays[name].copy()
+            self._own.add(name)
         self._snapshot = None
+        return self._arrays[name]
+
+    def cover(self, row_ids: npt.NDArray[np.int64], covers: npt.NDArray[np.float32]) -> None:
+        """Gives rows other cloud covers."""
+        self._changeable("cloud_cover")[self.find(row_ids)] = covers
+
+    def move(
+        self,
+        row_ids: npt.NDArray[np.int64],
+        segment: int,
+        offsets: npt.NDArray[np.int64],
+        lengths: npt.NDArray[np.uint32],
+    ) -> bool:
+        """Says where the details of rows lie now; whether all are here, with details so long."""
+        positions = self.find(row_ids)
+        if not np.array_equal(self._arrays["details_bytes"][positions], lengths):
+            return False
+        self._changeable("details_segment")[positions] = segment
+        self._changeable("details_offset")[positions] = offsets
+        return True
 
     def snapshot(self) -> Snapshot:
         if self._snapshot is None:
@@ -418,4 +447,5 @@ class Columns:
                 group_live=groups.live().copy(),
                 groups_of_scene=groups.of_scene,
             )
+            self._own.clear()
         return self._snapshot

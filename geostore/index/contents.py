@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from geostore.errors import CorruptDataError, InvalidInputError
 from geostore.index.columns import Positions, time_columns
-from geostore.index.effects import Shown, Tiles, ValueAt
+from geostore.index.effects import MovedRows, MovedStaged, Shown, Tiles, ValueAt
 from geostore.index.geocodes import packing_of
 from geostore.index.memory import Memory
 from geostore.index.packing import DIGEST_BYTES, ROW_DTYPE, Group, provider_covers
@@ -143,6 +143,22 @@ class Contents:
                 places[:, 2],
             )
         return len(tiles)
+
+    def move_rows(self, moved: MovedRows) -> None:
+        """The details of rows lie elsewhere. Raises CorruptDataError: one is not there."""
+        columns = self.memory.columns
+        if not columns.move(moved.ids, moved.details_at.segment, moved.offsets(), moved.lengths):
+            raise CorruptDataError("catalog: details were moved of rows that are not there")
+
+    def move_staged(self, moved: MovedStaged) -> None:
+        """The details of staged tiles do. Raises CorruptDataError: one is not staged."""
+        offsets, lengths = moved.offsets().tolist(), moved.lengths.tolist()
+        for number, offset, length in zip(moved.ids.tolist(), offsets, lengths, strict=True):
+            tile = self.staged.get(number)
+            if tile is None:
+                raise CorruptDataError(f"catalog: staged tile {number} is not there")
+            place = ValueAt(moved.details_at.segment, offset, length)
+            self.staged[number] = replace(tile, details=place)
 
     def unstage(self, numbers: npt.NDArray[np.int64]) -> list[Staged]:
         """Forgets staged tiles; returns them. Raises CorruptDataError: one is not staged."""
