@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geostore.index.effects import ValueAt
-from geostore.index.geocodes import PackedCells, packing_of
+from geostore.index.geocodes import PackedCells, packing_of, place_of
 from geostore.index.once import once
 from geostore.query.predicate import time_end_effective
 from geostore.types import NULL_TIME, RowBatch, SchemeName
@@ -63,6 +63,9 @@ place in that grid. `end_us` is the start where no end is stored (not `has_end`)
 served, `provider_cover` the provider's own. The details lie in the log: segment, offset, bytes.
 """
 
+CELL_COLUMNS: Final = ("grid", "cell", "column", "row")
+FEW_ROWS: Final = 4
+"""Rows that are taken in one by one: a call of numpy takes as long as one of these."""
 GROUP_COLUMNS: Final = ("dataset_id", "dataset", "scene", "version", "schema", "platform")
 Grid = tuple[SchemeName, int]
 
@@ -324,10 +327,9 @@ class Columns:
         Raises:
             InvalidInputError: a geocode that its group's scheme does not have.
         """
-        found = {
-            name: np.empty(len(groups), COLUMN_DTYPES[name])
-            for name in ("grid", "cell", "column", "row")
-        }
+        if len(groups) <= FEW_ROWS:
+            return self._few_cell_columns(groups.tolist(), geocodes.tolist())
+        found = {name: np.empty(len(groups), COLUMN_DTYPES[name]) for name in CELL_COLUMNS}
         for scheme_name, own in self._by_scheme(groups):
             packing = packing_of(scheme_name)
             packed = packing.pack_many(geocodes[own])
@@ -338,6 +340,17 @@ class Columns:
                 found["cell"][rows] = cells
                 found["column"][rows], found["row"][rows] = packing.places(cells, length)
         return found
+
+    def _few_cell_columns(
+        self, groups: list[int], geocodes: list[bytes]
+    ) -> dict[str, npt.NDArray[Any]]:
+        cells = []
+        for group, geocode in zip(groups, geocodes, strict=True):
+            scheme_name = self.groups.schemes[group]
+            cell = place_of(scheme_name, geocode)
+            cells.append((self.grid(scheme_name, cell.length), cell.packed, cell.column, cell.row))
+        table = zip(CELL_COLUMNS, zip(*cells, strict=True), strict=True)
+        return {name: np.array(column, COLUMN_DTYPES[name]) for name, column in table}
 
     def _by_scheme(
         self, groups: npt.NDArray[np.int32]

@@ -211,6 +211,8 @@ class Contents:
 
     def _groups_of(self, digests: npt.NDArray[np.void]) -> npt.NDArray[np.int32]:
         """Each row's group; rows of one come in runs, of which only the first is looked at."""
+        if len(digests) == 1:
+            return np.array([self._group_number(digests[0].tobytes())], np.int32)
         halves = np.ascontiguousarray(digests).view(np.uint64).reshape(-1, 2)
         is_new = (halves[1:] != halves[:-1]).any(axis=1)
         if len(digests) and not is_new.any():
@@ -388,6 +390,8 @@ class Contents:
     def geocodes_under(self, dataset_id: str, scene: str, version: str) -> dict[str, int]:
         """Cells of a scene version's live rows, and where these are."""
         rows = self.rows_under(dataset_id, scene, version)
+        if not len(rows):
+            return {}
         texts = self.memory.columns.snapshot().geocodes(rows).tolist()
         return dict(zip(texts, rows.tolist(), strict=True))
 
