@@ -57,14 +57,14 @@ from geostore.query import (
     stage_of,
 )
 from geostore.ring import SLOTS_TOTAL
-from geostore.types import RowBatch, SlotSizes, TileKey, TileRow, TileSchema
+from geostore.types import CloudRule, RowBatch, SlotSizes, TileKey, TileRow, TileSchema
 
 __all__ = ["LogCatalog", "open_catalog"]
 
 REBUILD_CHUNK = 4096
 GROUPS_KEPT = 1024
-TRIES_MAX = 5
-"""How often rows are looked for anew because segments of the log were dropped under them."""
+LOOKS_MAX = 4
+"""How often something is looked for because segments of the log were dropped under a look."""
 
 Result = TypeVar("Result")
 
@@ -134,6 +134,18 @@ class LogCatalog(Catalog):
         self._check_open()
         with self._home.reading() as state:
             yield state
+
+    def _read(self, look: Callable[[State], Result]) -> Result:
+        """What `look` finds in the state, up to date and locked.
+
+        It looks again where a segment was dropped under it: another process had moved what is
+        alive in it.
+        """
+        for _ in range(LOOKS_MAX - 1):
+            with suppress(LogDroppedError), self._reading() as state:
+                return look(state)
+        with self._reading() as state:
+            return look(state)
 
     def _view(self, explain: Explain | None = None) -> View:
         """What queries look at, up to date."""
@@ -277,7 +289,7 @@ class LogCatalog(Catalog):
 
         Nobody keeps its segments meanwhile: where one was dropped, the rows of now are looked for.
         """
-        for tries_left in reversed(range(TRIES_MAX)):
+        for tries_left in reversed(range(LOOKS_MAX)):
             view = self._view()
             if q.datasets is not None and not missing_ok:
                 self._check_datasets(q.datasets, view)
@@ -315,25 +327,29 @@ class LogCatalog(Catalog):
         return next(self._batch(selected, positions, names).rows())
 
     def details(self, key: TileKey) -> TileDetails:
-        with self._reading() as state:
-            position = state.contents.find(key)
-            if position is None:
-                raise self._not_found(key)
-            (at,) = state.contents.details_of(np.array([position]))
-            # Under the lock: nobody drops the segment meanwhile that these lie in.
-            value = bytes(state.view(at))
-            digest = details_group(value, key)
-            known = self._groups.get(digest)
-            if known is None:
-                group = state.entries.group(state.entries.number(digest))
-                known = group, likelihood_band(state.schema(group.schema))
-            group, band = known
-            rule = Rules(state.records).of_dataset(group.dataset_id, group.dataset)
+        value, digest, (group, band), rule = self._read(partial(self._look_up, key))
         if len(self._groups) >= GROUPS_KEPT:
             self._groups = {}
-        self._groups[digest] = known
+        self._groups[digest] = group, band
         details = unpack_details(key, value, group)
         return details if rule.method == "provider" else under_rule(details, rule, band)
+
+    def _look_up(
+        self, key: TileKey, state: State
+    ) -> tuple[bytes, bytes, tuple[Group, str | None], CloudRule]:
+        """A tile's packed details, its scene entry by digest and value, its dataset's rule."""
+        position = state.contents.find(key)
+        if position is None:
+            raise self._not_found(key)
+        (at,) = state.contents.details_of(np.array([position]))
+        value = bytes(state.view(at))
+        digest = details_group(value, key)
+        known = self._groups.get(digest)
+        if known is None:
+            group = state.entries.group(state.entries.number(digest))
+            known = group, likelihood_band(state.schema(group.schema))
+        rule = Rules(state.records).of_dataset(known[0].dataset_id, known[0].dataset)
+        return value, digest, known, rule
 
     def keys(
         self, dataset_id: str | None = None, scene: str | None = None, version: str | None = None
@@ -344,8 +360,7 @@ class LogCatalog(Catalog):
         return sorted(found)
 
     def checksum(self, key: TileKey) -> str | None:
-        with self._reading() as state:
-            return operations.stored_checksum(state, state.contents, key)
+        return self._read(lambda state: operations.stored_checksum(state, state.contents, key))
 
     # ------------------------------------------------------------ changes
 
@@ -432,8 +447,7 @@ class LogCatalog(Catalog):
     # ------------------------------------------------------------ records
 
     def record_get(self, name: str) -> Record | None:
-        with self._reading() as state:
-            return state.records.get(name)
+        return self._read(lambda state: state.records.get(name))
 
     def record_compare_and_set(self, name: str, expected_revision: int, value: bytes | None) -> int:
         return self.change_definition(RecordChange(name, expected_revision, value))[0]

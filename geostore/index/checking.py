@@ -223,7 +223,7 @@ def _bitmaps(state: State) -> Iterator[str]:
     rows = np.flatnonzero(snapshot.alive)
     for start in range(0, len(rows), BITMAPS_AT_ONCE):
         some = rows[start : start + BITMAPS_AT_ONCE]
-        held = memory.row_bitmaps.image(some)
+        held = memory.row_bitmaps.image_of(some)
         if not held:
             continue  # none of them was read
         try:

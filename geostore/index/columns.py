@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geostore.index.effects import ValueAt
-from geostore.index.geocodes import PackedCells, packing_of
+from geostore.index.geocodes import PackedCells, packing_of, place_of
 from geostore.index.once import once
 from geostore.query.predicate import time_end_effective
 from geostore.types import NULL_TIME, RowBatch, SchemeName
@@ -63,6 +63,9 @@ place in that grid. `end_us` is the start where no end is stored (not `has_end`)
 served, `provider_cover` the provider's own. The details lie in the log: segment, offset, bytes.
 """
 
+CELL_COLUMNS: Final = ("grid", "cell", "column", "row")
+FEW_ROWS: Final = 4
+"""Rows that are taken in one by one: a call of numpy takes as long as one of these."""
 GROUP_COLUMNS: Final = ("dataset_id", "dataset", "scene", "version", "schema", "platform")
 Grid = tuple[SchemeName, int]
 
@@ -291,6 +294,10 @@ class Columns:
         self._alive = np.zeros(0, dtype=np.bool_)
         self._dead = np.empty(0, dtype=np.int64)
         self._snapshot: Snapshot | None = None
+        self._own: set[str] = set()
+        """Columns, or `alive`, that were copied since the last snapshot: nobody else has them."""
+        self.details_bytes = 0
+        """Of the live rows, together."""
 
     @classmethod
     def of(cls, arrays: dict[str, npt.NDArray[Any]], groups: Groups, grids: Sequence[Grid]) -> Self:
@@ -301,6 +308,7 @@ class Columns:
         found._alive = np.ones(found.count, dtype=np.bool_)
         found.groups = groups
         groups.add_live(arrays["group"], 1)
+        found.details_bytes = int(arrays["details_bytes"].sum(dtype=np.int64))
         found.grids = list(grids)
         return found
 
@@ -319,10 +327,9 @@ class Columns:
         Raises:
             InvalidInputError: a geocode that its group's scheme does not have.
         """
-        found = {
-            name: np.empty(len(groups), COLUMN_DTYPES[name])
-            for name in ("grid", "cell", "column", "row")
-        }
+        if len(groups) <= FEW_ROWS:
+            return self._few_cell_columns(groups.tolist(), geocodes.tolist())
+        found = {name: np.empty(len(groups), COLUMN_DTYPES[name]) for name in CELL_COLUMNS}
         for scheme_name, own in self._by_scheme(groups):
             packing = packing_of(scheme_name)
             packed = packing.pack_many(geocodes[own])
@@ -333,6 +340,17 @@ class Columns:
                 found["cell"][rows] = cells
                 found["column"][rows], found["row"][rows] = packing.places(cells, length)
         return found
+
+    def _few_cell_columns(
+        self, groups: list[int], geocodes: list[bytes]
+    ) -> dict[str, npt.NDArray[Any]]:
+        cells = []
+        for group, geocode in zip(groups, geocodes, strict=True):
+            scheme_name = self.groups.schemes[group]
+            cell = place_of(scheme_name, geocode)
+            cells.append((self.grid(scheme_name, cell.length), cell.packed, cell.column, cell.row))
+        table = zip(CELL_COLUMNS, zip(*cells, strict=True), strict=True)
+        return {name: np.array(column, COLUMN_DTYPES[name]) for name, column in table}
 
     def _by_scheme(
         self, groups: npt.NDArray[np.int32]
@@ -364,6 +382,7 @@ class Columns:
             array[self.count : end] = block[name]
         self._alive[self.count : end] = True
         self.groups.add_live(block["group"], 1)
+        self.details_bytes += int(self._arrays["details_bytes"][self.count : end].sum(dtype="i8"))
         self.count = end
         self.live += added
         self._snapshot = None
@@ -389,19 +408,42 @@ class Columns:
         positions = self.find(row_ids)
         positions = positions[self._alive[positions]]
         if len(positions):
-            self._alive = self._alive.copy()  # snapshots keep the old mask
+            if "alive" not in self._own:
+                self._alive = self._alive.copy()  # snapshots keep the old mask
+                self._own.add("alive")
             self._alive[positions] = False
             self._dead = np.concatenate([self._dead, positions])
             self.groups.add_live(self._arrays["group"][positions], -1)
+            self.details_bytes -= int(self._arrays["details_bytes"][positions].sum(dtype="i8"))
             self.live -= len(positions)
             self._snapshot = None
 
-    def cover(self, row_ids: npt.NDArray[np.int64], covers: npt.NDArray[np.float32]) -> None:
-        """Gives rows other cloud covers. O(rows): snapshots keep the old column."""
-        column = self._arrays["cloud_cover"].copy()
-        column[self.find(row_ids)] = covers
-        self._arrays["cloud_cover"] = column
+    def _changeable(self, name: str) -> npt.NDArray[Any]:
+        """A column that no snapshot has. O(rows) the first time after one was taken."""
+        if name not in self._own:
+            self._arrays[name] = self._arrays[name].copy()
+            self._own.add(name)
         self._snapshot = None
+        return self._arrays[name]
+
+    def cover(self, row_ids: npt.NDArray[np.int64], covers: npt.NDArray[np.float32]) -> None:
+        """Gives rows other cloud covers."""
+        self._changeable("cloud_cover")[self.find(row_ids)] = covers
+
+    def move(
+        self,
+        row_ids: npt.NDArray[np.int64],
+        segment: int,
+        offsets: npt.NDArray[np.int64],
+        lengths: npt.NDArray[np.uint32],
+    ) -> bool:
+        """Says where the details of rows lie now; whether all are here, with details so long."""
+        positions = self.find(row_ids)
+        if not np.array_equal(self._arrays["details_bytes"][positions], lengths):
+            return False
+        self._changeable("details_segment")[positions] = segment
+        self._changeable("details_offset")[positions] = offsets
+        return True
 
     def snapshot(self) -> Snapshot:
         if self._snapshot is None:
@@ -418,4 +460,5 @@ class Columns:
                 group_live=groups.live().copy(),
                 groups_of_scene=groups.of_scene,
             )
+            self._own.clear()
         return self._snapshot

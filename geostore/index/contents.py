@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from geostore.errors import CorruptDataError, InvalidInputError
 from geostore.index.columns import Positions, time_columns
-from geostore.index.effects import Shown, Tiles, ValueAt
+from geostore.index.effects import MovedRows, MovedStaged, Shown, Tiles, ValueAt
 from geostore.index.geocodes import packing_of
 from geostore.index.memory import Memory
 from geostore.index.packing import DIGEST_BYTES, ROW_DTYPE, Group, provider_covers
@@ -144,6 +144,22 @@ class Contents:
             )
         return len(tiles)
 
+    def move_rows(self, moved: MovedRows) -> None:
+        """The details of rows lie elsewhere. Raises CorruptDataError: one is not there."""
+        columns = self.memory.columns
+        if not columns.move(moved.ids, moved.details_at.segment, moved.offsets(), moved.lengths):
+            raise CorruptDataError("catalog: details were moved of rows that are not there")
+
+    def move_staged(self, moved: MovedStaged) -> None:
+        """The details of staged tiles do. Raises CorruptDataError: one is not staged."""
+        offsets, lengths = moved.offsets().tolist(), moved.lengths.tolist()
+        for number, offset, length in zip(moved.ids.tolist(), offsets, lengths, strict=True):
+            tile = self.staged.get(number)
+            if tile is None:
+                raise CorruptDataError(f"catalog: staged tile {number} is not there")
+            place = ValueAt(moved.details_at.segment, offset, length)
+            self.staged[number] = replace(tile, details=place)
+
     def unstage(self, numbers: npt.NDArray[np.int64]) -> list[Staged]:
         """Forgets staged tiles; returns them. Raises CorruptDataError: one is not staged."""
         found = []
@@ -195,6 +211,8 @@ class Contents:
 
     def _groups_of(self, digests: npt.NDArray[np.void]) -> npt.NDArray[np.int32]:
         """Each row's group; rows of one come in runs, of which only the first is looked at."""
+        if len(digests) == 1:
+            return np.array([self._group_number(digests[0].tobytes())], np.int32)
         halves = np.ascontiguousarray(digests).view(np.uint64).reshape(-1, 2)
         is_new = (halves[1:] != halves[:-1]).any(axis=1)
         if len(digests) and not is_new.any():
@@ -372,6 +390,8 @@ class Contents:
     def geocodes_under(self, dataset_id: str, scene: str, version: str) -> dict[str, int]:
         """Cells of a scene version's live rows, and where these are."""
         rows = self.rows_under(dataset_id, scene, version)
+        if not len(rows):
+            return {}
         texts = self.memory.columns.snapshot().geocodes(rows).tolist()
         return dict(zip(texts, rows.tolist(), strict=True))
 

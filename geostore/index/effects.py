@@ -30,6 +30,8 @@ __all__ = [
     "Covers",
     "Effect",
     "Gone",
+    "MovedRows",
+    "MovedStaged",
     "PutRecord",
     "Scene",
     "Schema",
@@ -125,6 +127,17 @@ def _offsets(lengths: npt.NDArray[np.uint32], at: ValueAt) -> npt.NDArray[np.int
     return ends - lengths + at.offset
 
 
+def _details_bytes(lengths: npt.NDArray[np.uint32], body: memoryview, start: int) -> int:
+    """What details of some lengths take that begin at `start`. Raises CorruptDataError."""
+    total = int(lengths.sum(dtype=np.int64))
+    if start + total > len(body):
+        raise CorruptDataError(
+            f"catalog: {len(lengths)} tiles' details take {total} bytes, {len(body) - start} are"
+            " there"
+        )
+    return total
+
+
 PUBLISHED: Final = 1
 BUILDING: Final = 2
 """Flag of tiles of a rebuild, which nobody sees until a Switch."""
@@ -163,11 +176,7 @@ class Tiles:
         start = 8 + count * ROW_BYTES
         lengths = _array(body, "<u4", count, start)
         start += 4 * count + -4 * count % 8
-        total = int(lengths.sum(dtype=np.int64))
-        if start + total > len(body):
-            raise CorruptDataError(
-                f"catalog: {count} tiles' details take {total} bytes, {len(body) - start} are there"
-            )
+        total = _details_bytes(lengths, body, start)
         return cls(
             rows=np.frombuffer(body, ROW_DTYPE, count=count, offset=8),
             lengths=lengths,
@@ -238,6 +247,49 @@ class Covers(_Covered):
 
 
 @dataclass(frozen=True, slots=True)
+class _Moved:
+    """Numbers, with details that lie here from now on, the same as before."""
+
+    ids: _Ids
+    lengths: npt.NDArray[np.uint32]
+    """(n,) bytes of the details of each."""
+    details: Sequence[Part] = ()
+    """As those of `Tiles`."""
+    details_at: ValueAt = NOWHERE
+
+    def parts(self) -> list[Part]:
+        lengths = self.lengths.astype("<u4").tobytes()
+        ids = self.ids.astype("<i8").tobytes()
+        return [_COUNT.pack(len(self.ids)), ids, lengths, _padding(len(lengths)), *self.details]
+
+    @classmethod
+    def read(cls, body: memoryview, at: ValueAt) -> Self:
+        (count,) = _COUNT.unpack_from(body)
+        start = 8 + 8 * count
+        lengths = _array(body, "<u4", count, start)
+        start += 4 * count + -4 * count % 8
+        total = _details_bytes(lengths, body, start)
+        where = ValueAt(at.segment, at.offset + start, total)
+        return cls(_array(body, "<i8", count, 8), lengths, details_at=where)
+
+    def offsets(self) -> npt.NDArray[np.int64]:
+        """Where each one's details begin in the segment's file."""
+        return _offsets(self.lengths, self.details_at)
+
+
+class MovedRows(_Moved):
+    """Rows whose details were written once more, so that an old segment can go."""
+
+    code: ClassVar[int] = 12
+
+
+class MovedStaged(_Moved):
+    """Staged tiles whose details were."""
+
+    code: ClassVar[int] = 13
+
+
+@dataclass(frozen=True, slots=True)
 class PutRecord:
     """A record's new value; revision 0: it is gone."""
 
@@ -294,7 +346,19 @@ class Abandon(_Bare):
 
 
 Effect = (
-    Schema | Scene | Tiles | Shown | Unstaged | Gone | Covers | PutRecord | Begin | Switch | Abandon
+    Schema
+    | Scene
+    | Tiles
+    | Shown
+    | Unstaged
+    | Gone
+    | Covers
+    | PutRecord
+    | Begin
+    | Switch
+    | Abandon
+    | MovedRows
+    | MovedStaged
 )
 _KINDS: Final[tuple[type[Any], ...]] = (
     Schema,
@@ -308,6 +372,8 @@ _KINDS: Final[tuple[type[Any], ...]] = (
     Begin,
     Switch,
     Abandon,
+    MovedRows,
+    MovedStaged,
 )
 _OF_CODE: Final[dict[int, type[Any]]] = {kind.code: kind for kind in _KINDS}
 SMALL_BYTES: Final = 4096

@@ -8,8 +8,8 @@ scheme are equal exactly where their numbers are.
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Final
+from functools import cache, lru_cache
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from geostore.errors import InvalidInputError
 from geostore.grid import Scheme, scheme
 from geostore.types import SchemeName
 
-__all__ = ["PackedCells", "Packing", "packing_of"]
+__all__ = ["PackedCells", "Packing", "Place", "packing_of", "place_of"]
 
 PackedCells = npt.NDArray[np.uint64]
 Integers = npt.NDArray[np.int64]
@@ -139,3 +139,24 @@ class Packing:
 def packing_of(name: SchemeName) -> Packing:
     """The one packing of a scheme."""
     return Packing(scheme(name))
+
+
+class Place(NamedTuple):
+    """Where a cell is."""
+
+    packed: int
+    length: int
+    column: int
+    row: int
+
+
+@lru_cache(maxsize=1 << 14)
+def place_of(scheme_name: SchemeName, geocode: bytes) -> Place:
+    """One cell, as `Packing` has them. O(length) in Python; cells that came lately are remembered.
+
+    Raises:
+        InvalidInputError: it is no geocode of the scheme.
+    """
+    packing = packing_of(scheme_name)
+    text = geocode.decode("latin-1")
+    return Place(packing.pack(text), len(text), *packing.grid.cell_index(text))

@@ -25,8 +25,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
-import numpy as np
-
 from geostore.errors import (
     CorruptDataError,
     GeostoreError,
@@ -34,6 +32,7 @@ from geostore.errors import (
     StoreFormatError,
     UnavailableError,
 )
+from geostore.index.cleaning import is_mostly_dead, keep_from, live_bytes, moved
 from geostore.index.conversion import convert, has_old_catalog, put_in_place
 from geostore.index.effects import CHANGE, Abandon, Effect, ValueAt, encode
 from geostore.index.log import START, LogDroppedError, LogReader, LogWriter
@@ -94,6 +93,14 @@ class Home:
         """Of replaying what came since the last snapshot."""
         self._snapshot_row_id = 1
         """The first row id that it does not have."""
+        self._finished_bytes = -1
+        """Of the log's segments but the last."""
+        self._finished_upto = 0
+        """The last segment, when these were counted."""
+        self._clean_from_bytes = 0
+        """A log of fewer bytes is not cleaned: it was tried, to no avail."""
+        self._other_live_bytes = 0
+        """What was alive besides rows' details, when it was counted last."""
         self._held: Memory | None = None
         self._upkeep = Upkeep(self)
         self.is_rebuilding = False
@@ -286,6 +293,8 @@ class Home:
         end = self._reader.refresh()
         if (end.sequence, end.chain) == (state.position.sequence, state.position.chain):
             return
+        if end.segment != self._finished_upto and self._is_writable:
+            self._count_finished(end.segment)
         if end.sequence <= state.position.sequence:
             raise CorruptDataError(
                 f"catalog {self.directory}: the log ends with frame {end.sequence}, but frame"
@@ -439,12 +448,9 @@ class Home:
         """Takes what came into the structures that queries use."""
         self.refresh().bring_up()
 
-    def snapshot(self) -> bool:
-        """Writes one; whether it did. Not while a rebuild is under way, or another writes one.
-
-        Raises:
-            StorageFullError, ReadOnlyError: it could not be written; nothing was changed.
-        """
+    @contextmanager
+    def _keeping(self) -> Iterator[bool]:
+        """Held while snapshots are written; whether it is (not while another process has it)."""
         self.require_writable()
         directory = self.directory / SNAPSHOT_DIRECTORY
         if not directory.is_dir():
@@ -455,35 +461,110 @@ class Home:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                return False
-            view = self.refresh()
-            view.build_all()
-            view.memory.row_bitmaps.fill(view.snapshot, self.view_at)
-            with self.reading() as state:
-                if state.building is not None:
-                    return False
-                position = state.position
-                meta, sections = image_of(state)
-                memory, held = state.contents.memory, state.contents.memory.columns.snapshot()
-                self._cost_s = 0.0
-                self._snapshot_row_id = state.next_row_id
-            if position == START:
-                return False
-            sections |= memory.row_bitmaps.image(np.flatnonzero(held.alive))
-            self._remove_damaged()
-            path = write_snapshot(directory, self._reader.log_id, position, meta, sections)
-            written = open_snapshot(path, self._reader.log_id, verify=False)
-            memory.row_bitmaps.adopt(held, written.sections)
+                yield False
+            else:
+                yield True
         finally:
             os.close(lock)
-        logger.info(
-            "catalog=%s snapshot=%s rows=%d",
-            self.directory,
-            path.name,
-            len(sections["rows.row_id"]),
-        )
+
+    def snapshot(self) -> bool:
+        """Writes one; whether it did. Not while a rebuild is under way, or another writes one.
+
+        Raises:
+            StorageFullError, ReadOnlyError: it could not be written; nothing was changed.
+        """
+        with self._keeping() as is_mine:
+            if not is_mine or not self._write_snapshot():
+                return False
         self._drop_segments()
         return True
+
+    def _write_snapshot(self) -> bool:
+        """Caller keeps others from it."""
+        view = self.refresh()
+        view.build_all()
+        view.memory.row_bitmaps.fill(view.snapshot, self.view_at)
+        with self.reading() as state:
+            if state.building is not None or state.position == START:
+                return False
+            position = state.position
+            meta, sections = image_of(state)
+            memory, rows = state.contents.memory, state.contents.memory.columns.snapshot()
+            self._cost_s = 0.0
+            self._snapshot_row_id = state.next_row_id
+        sections |= memory.row_bitmaps.image(rows)
+        self._remove_damaged()
+        directory = self.directory / SNAPSHOT_DIRECTORY
+        path = write_snapshot(directory, self._reader.log_id, position, meta, sections)
+        written = open_snapshot(path, self._reader.log_id, verify=False)
+        memory.row_bitmaps.adopt(rows, written.sections)
+        logger.info("catalog=%s snapshot=%s rows=%d", self.directory, path.name, rows.live)
+        return True
+
+    def _count_finished(self, last: int) -> None:
+        sizes = self._reader.sizes()
+        self._finished_bytes = sum(size for number, size in sizes.items() if number < last)
+        self._finished_upto = last
+
+    def is_cleaning_due(self) -> bool:
+        """Whether more than half of the log is dead."""
+        state = self._state
+        if state is None or self.is_rebuilding or self._finished_bytes < 0:
+            return False
+        log_bytes = self._finished_bytes + state.position.offset
+        live = state.contents.memory.columns.details_bytes + self._other_live_bytes
+        return log_bytes >= self._clean_from_bytes and is_mostly_dead(log_bytes, live)
+
+    def clean(self) -> bool:
+        """Moves what is alive out of the oldest segments and deletes them; whether it did.
+
+        Others write between its steps. A process that dies on the way loses nothing: what was
+        moved lies in two places, and the next cleaning goes on.
+
+        Raises:
+            StorageFullError, ReadOnlyError: as `write`; nothing was lost.
+            CorruptDataError: a record or a scene's entry is damaged.
+        """
+        with self._keeping() as is_mine:
+            if not is_mine:
+                return False
+            sizes = self._log_sizes()
+            before = sum(sizes.values())
+            # Whatever comes of it, no other attempt until the log has grown.
+            self._clean_from_bytes = before + before // 4
+            with self.reading() as state:
+                live = live_bytes(state)
+                alive = sum(live.values())
+                self._other_live_bytes = alive - state.contents.memory.columns.details_bytes
+            if not is_mostly_dead(before, alive):
+                return False
+            first = keep_from(sizes, live)
+            with self.write_lock, self._alone():
+                self._current_writer().begin_segment()
+            while self.write(lambda state: _move(state, first)):
+                pass
+            # Two, as two are kept: neither needs what goes.
+            if not self._write_snapshot():
+                return False
+            self._append_nothing()
+            if not self._write_snapshot():
+                return False
+        self._drop_segments()
+        after = sum(self._log_sizes().values())
+        if after < before:
+            self._clean_from_bytes = 0
+        logger.info("catalog=%s cleaned log_bytes=%d before=%d", self.directory, after, before)
+        return True
+
+    def _log_sizes(self) -> dict[int, int]:
+        """Segment to bytes, without what is reserved behind the last one's frames."""
+        end = self._reader.refresh()
+        return {**self._reader.sizes(), end.segment: end.offset}
+
+    def _append_nothing(self) -> None:
+        """A frame that changes nothing: snapshots of before and after are told apart."""
+        with self.write_lock, self._alone():
+            self._append(self._current_writer(), [])
 
     def _remove_damaged(self) -> None:
         """Deletes the snapshots in front of the newest sound one: they would count as kept."""
@@ -504,6 +585,8 @@ class Home:
         with self.write_lock, self._alone():
             dropped = self._current_writer().drop_before(min(needed))
         if dropped:
+            with self.lock:
+                self._count_finished(self._finished_upto)
             logger.info("catalog=%s dropped segments=%s", self.directory, dropped)
 
     # ------------------------------------------------------------ whole
@@ -539,6 +622,12 @@ class Home:
         self.write_lock.release()
 
 
+def _move(state: State, before: int) -> Decision[bool]:
+    """Some of what is alive in the segments before `before`; whether anything was."""
+    effects = moved(state, before) if state.building is None else []
+    return Decision(effects, bool(effects))
+
+
 class Upkeep:
     """A thread that keeps structures and snapshots up to date behind the writers.
 
@@ -562,7 +651,8 @@ class Upkeep:
                     self._thread.start()
 
     def _is_due(self) -> bool:
-        return self._home.is_behind() or self._home.is_snapshot_due()
+        home = self._home
+        return home.is_behind() or home.is_snapshot_due() or home.is_cleaning_due()
 
     def _run(self) -> None:
         try:
@@ -570,6 +660,8 @@ class Upkeep:
                 self._home.bring_up()
                 if self._home.is_snapshot_due() and not self._home.snapshot():
                     return  # another process writes one
+                if self._home.is_cleaning_due() and not self._home.clean():
+                    return
         except (GeostoreError, OSError) as error:
             # What it would have spared is done at the next query or opening.
             logger.warning("catalog=%s upkeep failed: %s", self._home.directory, error)

@@ -370,6 +370,24 @@ class LogWriter:
             self.fail(f"a failed write could not be undone: {second.strerror or second}")
         self._reserved = self._end.offset
 
+    def begin_segment(self) -> int:
+        """Frames go into a new segment from now on, if the last one has any; returns its number.
+
+        What was appended is durable then.
+
+        Raises:
+            ReadOnlyError: a sync failed, or an earlier one.
+            StorageFullError: no room for its file; nothing changed.
+        """
+        with self._sync_lock, self._append_lock:
+            self._require_writable()
+            if self._end.offset > SEGMENT_HEADER_BYTES:
+                try:
+                    self._rotate()
+                except OSError as error:
+                    raise self._translated(error, self.directory) from error
+            return self._end.segment
+
     def _rotate(self) -> None:
         """Finishes the segment and begins the next. Caller holds both locks."""
         end = self._end

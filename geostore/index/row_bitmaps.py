@@ -232,12 +232,16 @@ class RowBitmaps:
 
     # ------------------------------------------------------------ for snapshots
 
-    def image(self, positions: Positions) -> Sections:
-        """A snapshot's sections: which bitmaps rows have, and where any has some, these.
+    def image(self, snapshot: Snapshot) -> Sections:
+        """A snapshot's sections: which bitmaps its live rows have, and where any has some, these.
 
         Nothing where nothing was read. The map itself where these are the rows on it; else new
         arrays.
         """
+        return self.image_of(np.flatnonzero(snapshot.alive))
+
+    def image_of(self, positions: Positions) -> Sections:
+        """Those of some rows."""
         with self.lock:
             store, at = self._store(), self._numbers_of(positions)
         is_read = at != _NOWHERE

@@ -21,6 +21,8 @@ from geostore.index.effects import (
     Covers,
     Effect,
     Gone,
+    MovedRows,
+    MovedStaged,
     PutRecord,
     Scene,
     Schema,
@@ -32,6 +34,7 @@ from geostore.index.effects import (
     decode,
 )
 from geostore.index.entry import Record
+from geostore.index.log import LogDroppedError
 from geostore.index.log_layout import REBUILD, START, Frame, Position
 from geostore.index.scene_entries import SceneEntries, View
 from geostore.types import TileSchema
@@ -72,8 +75,16 @@ class Records:
             CorruptDataError: its value is damaged.
         """
         found = self.places.get(name)
-        if found is None:
-            return None
+        while found is not None:
+            try:
+                return self._read(name, found)
+            except LogDroppedError:  # looked up without the lock: it may have moved meanwhile
+                before, found = found, self.places.get(name)
+                if found is before:
+                    raise
+        return None
+
+    def _read(self, name: str, found: RecordAt) -> Record:
         value = bytes(self._view(found.at))
         if xxhash.xxh3_64_intdigest(value) != found.checksum:
             raise CorruptDataError(
@@ -165,6 +176,10 @@ class State:
                 self.contents.unstage(effect.ids)
             case Gone():
                 self.contents.memory.columns.kill(effect.ids)
+            case MovedRows():
+                self.contents.move_rows(effect)
+            case MovedStaged():
+                self.contents.move_staged(effect)
             case PutRecord():
                 self.records.put(effect)
             case Begin() | Switch() | Abandon():

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, get_args
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -38,6 +39,7 @@ from geostore.index import (
     LogCatalog,
     RecordChange,
     cell_table,
+    cleaning,
     memory,
     open_catalog,
     ordered_walk,
@@ -650,6 +652,13 @@ class CatalogMachine(RuleBasedStateMachine):
     @rule()
     def snapshot(self) -> None:
         self.catalog._home.snapshot()
+
+    @rule(part=st.sampled_from([0.0, 0.25]))
+    def clean(self, part: float) -> None:
+        home = self.catalog._home
+        with patch.multiple(cleaning, LOG_BYTES_MIN=1, DEAD_MAX=part, BATCH_BYTES=2000):
+            home._clean_from_bytes = 0
+            home.clean()
 
     @rule()
     def reopen(self) -> None:

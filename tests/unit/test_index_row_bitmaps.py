@@ -410,7 +410,7 @@ def test_a_log_that_is_always_dropped_is_an_error(
         monkeypatch.setattr(RowBitmaps, "of", dropped)
         with pytest.raises(LogDroppedError):
             catalog.coverage(Query(), CoverageRequest(target=50, windows=None))
-    assert len(tries) == 5
+    assert len(tries) == 4
 
 
 # ---------------------------------------------------------------- threads
