@@ -195,7 +195,11 @@ def _bounds(
         nothing = np.flatnonzero(~(ruled & known))
         of_nothing = bitmaps.only(nothing)
         first = _CLEAR
-    low, high = [], []
+    lower, upper = np.zeros(len(firsts), np.int64), np.zeros(len(firsts), np.int64)
+    of_shapes: list[tuple[Any, _BlockPixels]] = []
+    for height, width in np.unique(shapes, axis=0).tolist():
+        own: Any = (shapes[dataset] == (height, width)).all(axis=1)
+        of_shapes.append((slice(None) if own.all() else own, _BlockPixels(height, width)))
     for word in range(_PLANE_WORDS):
         every = bitmaps.plane(first * _PLANE_WORDS + word)
         some = bitmaps.plane((first + 1) * _PLANE_WORDS + word)
@@ -204,38 +208,40 @@ def _bounds(
             some[nothing] = of_nothing.plane(_PLANE_WORDS + word)
         every[unknown] = 0
         some[unknown] = _ONES
-        low.append(np.bitwise_or.reduceat(every, firsts))
-        high.append(np.bitwise_or.reduceat(some, firsts))
-    lower, upper = np.zeros(len(firsts), np.int64), np.zeros(len(firsts), np.int64)
-    for shape in np.unique(shapes, axis=0).tolist():
-        own: Any = (shapes[dataset] == shape).all(axis=1)
-        if own.all():
-            own = slice(None)
-        lower[own] = _pixels([plane[own] for plane in low], *shape)
-        upper[own] = _pixels([plane[own] for plane in high], *shape)
+        for found, plane in ((lower, every), (upper, some)):
+            united = np.bitwise_or.reduceat(plane, firsts)
+            for own, pixels in of_shapes:
+                found[own] += pixels.of(word, united[own])
     _tighten(snapshot, positions, firsts, total, lower, upper, clear=request.clear)
     return total, lower, upper
 
 
-def _pixels(planes: list[_Words], height: int, width: int) -> _Counts:
-    """How many pixels the set blocks of bitmaps have, of 4 planes of words."""
-    rows, columns = (np.diff(block_edges(side)) for side in (height, width))
-    count = np.zeros(len(planes[0]), dtype=np.int64)
-    if np.ptp(rows) == 0 and np.ptp(columns) == 0:
-        for plane in planes:
-            count += np.bitwise_count(plane)
-        return count * int(rows[0] * columns[0])
-    # Of each number of 16 bits, which is a row of blocks, the pixels of its set columns.
-    numbers = np.arange(1 << BITMAP_SIDE, dtype=np.uint32)
-    table = np.zeros(1 << BITMAP_SIDE, dtype=np.int64)
-    for column in range(BITMAP_SIDE):
-        table += (numbers >> np.uint32(column) & np.uint32(1)) * int(columns[column])
-    in_word = BITMAP_SIDE // _PLANE_WORDS
-    for word, plane in enumerate(planes):
+class _BlockPixels:
+    """How many pixels the blocks of cells of one shape have."""
+
+    def __init__(self, height: int, width: int) -> None:
+        rows, columns = (np.diff(block_edges(side)) for side in (height, width))
+        self._rows = rows
+        self._block = int(rows[0] * columns[0])
+        self._of_columns: _Counts | None = None
+        if np.ptp(rows) or np.ptp(columns):
+            # Of each number of 16 bits, which is a row of blocks, the pixels of its set columns.
+            numbers = np.arange(1 << BITMAP_SIDE, dtype=np.uint32)
+            self._of_columns = np.zeros(1 << BITMAP_SIDE, dtype=np.int64)
+            for column in range(BITMAP_SIDE):
+                is_set = numbers >> np.uint32(column) & np.uint32(1)
+                self._of_columns += is_set * int(columns[column])
+
+    def of(self, word: int, plane: _Words) -> _Counts:
+        """Pixels of the set blocks in one of the 4 words of bitmaps."""
+        if self._of_columns is None:
+            return np.bitwise_count(plane).astype(np.int64) * self._block
+        in_word = BITMAP_SIDE // _PLANE_WORDS
         bits = plane.astype("<u8", copy=False).view("<u2").reshape(-1, in_word)
+        count = np.zeros(len(plane), dtype=np.int64)
         for row in range(in_word):
-            count += table[bits[:, row]] * int(rows[in_word * word + row])
-    return count
+            count += self._of_columns[bits[:, row]] * int(self._rows[in_word * word + row])
+        return count
 
 
 def _tighten(

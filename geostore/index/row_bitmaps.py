@@ -124,7 +124,7 @@ class RowBitmaps:
     # ------------------------------------------------------------ for searches
 
     def of(self, snapshot: Snapshot, positions: Positions, view: View) -> Bitmaps:
-        """The bitmaps of rows. About 2 us for each that was not read before.
+        """The bitmaps of rows. About 1 us for each that was not read before.
 
         Args:
             snapshot: where the rows are.
