@@ -139,9 +139,10 @@ class RowBitmaps:
             with self.lock:
                 self._grow(snapshot.count)
                 store, at = self._store(), self._at[positions]
-            unread = positions[at == _NOWHERE]
-            if not len(unread):
-                return Bitmaps.at(store, at)
+                unread = positions[at == _NOWHERE]
+                if not len(unread):
+                    return Bitmaps.at(store, at)
+                self._reserve(len(unread))
             for rows, place in _chunks(snapshot, unread):
                 self._read(snapshot, rows, place, view, is_strict=True)
         raise UnavailableError(
@@ -163,6 +164,7 @@ class RowBitmaps:
         with self.lock:
             self._grow(snapshot.count)
             unread = np.flatnonzero(snapshot.alive & (self._at[: snapshot.count] == _NOWHERE))
+            self._reserve(len(unread))
         for rows, at in _chunks(snapshot, unread):
             try:
                 self._read(snapshot, rows, at, view, is_strict=False)
@@ -200,18 +202,23 @@ class RowBitmaps:
         self._at[rows[kinds == 0]] = first  # the one of all that have none
         has_some = np.flatnonzero((kinds != 0) & (kinds != NOT_SOUND))
         end = self._own_count + len(has_some)
-        if end > len(self._own_kinds):
-            capacity = max(end, 2 * len(self._own_kinds), 1024)
-            before = self._store()
-            self._own = np.empty((BITMAP_WORDS, capacity), dtype=np.uint64)
-            self._own_kinds = np.empty(capacity, dtype=np.uint8)
-            self._own[:, : self._own_count] = before.own
-            self._own_kinds[: self._own_count] = before.own_kinds
+        self._reserve(len(has_some))
         new = slice(self._own_count, end)
         self._own[:, new] = words[has_some].T
         self._own_kinds[new] = kinds[has_some]
         self._at[rows[has_some]] = np.arange(first + new.start, first + end, dtype=np.int32)
         self._own_count = end
+
+    def _reserve(self, more: int) -> None:
+        """Room for so many bitmaps; it takes no memory until they come. Caller holds the lock."""
+        needed = self._own_count + more
+        if needed > len(self._own_kinds):
+            capacity = max(needed, 2 * len(self._own_kinds), 1024)
+            before = self._store()
+            self._own = np.empty((BITMAP_WORDS, capacity), dtype=np.uint64)
+            self._own_kinds = np.empty(capacity, dtype=np.uint8)
+            self._own[:, : self._own_count] = before.own
+            self._own_kinds[: self._own_count] = before.own_kinds
 
     def _grow(self, count: int) -> None:
         """Numbers for so many rows. Caller holds the lock."""
