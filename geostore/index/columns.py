@@ -218,7 +218,7 @@ class Snapshot:
 
     @once
     def dataset_ranks(self) -> npt.NDArray[np.int64]:
-        """Of each group its dataset's place among the names in order; O(groups), once a snapshot."""
+        """Of each group its dataset's place among the names; O(groups), once a snapshot."""
         names = self.values["dataset"].tolist()
         order = {name: rank for rank, name in enumerate(sorted(set(names)))}
         ranks = np.array([order[name] for name in names], np.int64)
