@@ -558,7 +558,8 @@ class Home:
 
     def _log_sizes(self) -> dict[int, int]:
         """Segment to bytes, without what is reserved behind the last one's frames."""
-        end = self._reader.refresh()
+        with self.reading() as state:
+            end = state.position
         return {**self._reader.sizes(), end.segment: end.offset}
 
     def _append_nothing(self) -> None:

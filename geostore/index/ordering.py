@@ -29,6 +29,8 @@ WHOLE_ROWS: Final = 4096
 """So few are put in order at once, or so few behind pieces that were given."""
 CANDIDATES: Final = 4
 """The first rows are sorted out of at most so many times as many, where keys can tell."""
+FEW_ROWS: Final = 1024
+"""So few are sorted by all keys at once."""
 CODES_MAX: Final = 1 << 16
 """Numbers below this are sorted in linear time."""
 ROOM_MAX: Final = 1 << 62
@@ -78,10 +80,7 @@ def _ranks(name: str, snapshot: Snapshot, positions: Positions) -> Keys:
 
 def _dataset_ranks(snapshot: Snapshot, positions: Positions) -> Keys:
     """As `_ranks`: datasets are so few that all of them are ranked."""
-    values = snapshot.values["dataset"].tolist()
-    order = {value: rank for rank, value in enumerate(sorted(set(values)))}
-    ranks = np.array([order[value] for value in values], np.int64)
-    own: Keys = ranks[snapshot.group_codes["dataset"][snapshot.columns["group"][positions]]]
+    own: Keys = snapshot.dataset_ranks[snapshot.columns["group"][positions]]
     return own
 
 
@@ -116,10 +115,12 @@ def in_order(snapshot: Snapshot, positions: Positions, sort: SortKey | None) -> 
 def _sorted_by(keys: list[Keys]) -> Positions:
     """The permutation that sorts by `keys`, the first to decide first; ties lie anyhow.
 
-    As `np.lexsort`, in half the time: of many rows the keys before the last have few values
+    As `np.lexsort`, of many rows in half the time: the keys before the last have few values
     (scenes have one time), so their ranks together are one small number a row, which is sorted
     in linear time.
     """
+    if len(keys[0]) <= FEW_ROWS:
+        return np.lexsort(keys[::-1])  # its last key is the first to decide
     *major, least = keys
     order = np.argsort(least)
     packed: Keys = np.zeros(len(order), np.int64)
@@ -128,7 +129,7 @@ def _sorted_by(keys: list[Keys]) -> Positions:
         distinct, codes = np.unique(key[order], return_inverse=True)
         room *= len(distinct)
         if room > ROOM_MAX:
-            return np.lexsort(keys[::-1])  # its last key is the first to decide
+            return np.lexsort(keys[::-1])
         packed = packed * len(distinct) + codes
     if room <= CODES_MAX:
         packed = packed.astype(np.uint16)

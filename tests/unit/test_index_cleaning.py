@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import itertools
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -330,3 +333,29 @@ def test_damage_is_not_made_whole_by_moving_it(tmp_path: Path) -> None:
             with pytest.raises(CorruptDataError, match="checksum"):
                 _clean_and_read(catalog)
         log.write_bytes(whole)
+
+
+OTHER = """
+import sys
+from geostore.index import open_catalog
+from tests.synthetic_tiles import make_entry
+with open_catalog(sys.argv[1], writable=True) as catalog:
+    catalog.stage([make_entry("dqc0", scene="of another process")])
+    catalog.publish("id-s2", "of another process", "v1")
+"""
+
+
+def test_what_another_process_wrote_meanwhile_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who looks at how long the log is has not taken in what is new in it."""
+    monkeypatch.setattr(cleaning, "LOG_BYTES_MIN", 1 << 30)
+    with open_catalog(tmp_path, writable=True) as catalog:
+        _publish(catalog, "mine")
+        subprocess.run(
+            [sys.executable, "-c", OTHER, str(tmp_path)],
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+            check=True,
+        )
+        assert not catalog._home.clean()
+        assert catalog.count(Query()) == len(CELLS) + 1
