@@ -43,6 +43,7 @@ WORDS: Final = "rows.bitmaps"
 """What a snapshot's sections are called."""
 
 TRIES_MAX: Final = 8
+"""How often a search looks again because a snapshot took the place of what it had read."""
 _NOWHERE: Final = -1
 
 Number = TypeVar("Number", np.uint8, np.uint64)
@@ -344,7 +345,8 @@ def _of_sections(sections: Mapping[str, npt.NDArray[Any]], count: int) -> tuple[
     kinds, words = sections[KINDS], sections.get(WORDS, _no_words())
     if kinds.shape != (count,) or kinds.dtype != np.uint8:
         raise ValueError(f"kinds of bitmaps: {kinds.dtype} {kinds.shape}, expected {count} of u8")
-    if words.dtype != np.uint64 or words.shape not in {(BITMAP_WORDS, count), (BITMAP_WORDS, 0)}:
+    is_of_words = words.dtype.newbyteorder("=") == np.uint64
+    if not is_of_words or words.shape not in {(BITMAP_WORDS, count), (BITMAP_WORDS, 0)}:
         raise ValueError(f"bitmaps: {words.dtype} {words.shape}, expected {BITMAP_WORDS} x {count}")
     if not words.shape[1] and np.any((kinds != 0) & (kinds != UNREAD)):
         raise ValueError("the bitmaps of rows that have some are missing")

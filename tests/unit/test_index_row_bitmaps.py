@@ -452,3 +452,14 @@ def test_a_search_goes_on_while_snapshots_are_written(tmp_path: Path) -> None:
         assert [(kind, line.tobytes()) for kind, line in lines] == [
             expected_line(entry) for name in "abc" for entry in scenes[name]
         ]
+
+
+def test_no_child_finds_the_bitmaps_locked(tmp_path: Path) -> None:
+    with open_catalog(tmp_path, writable=True) as catalog:
+        publish(catalog, scene_of("a", "01"))
+        with catalog._home.reading() as state:
+            memory = state.contents.memory
+        memory.hold_for_fork()
+        assert memory.row_bitmaps.lock.locked()
+        memory.resume_after_fork()
+        assert not memory.row_bitmaps.lock.locked()
