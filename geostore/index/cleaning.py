@@ -23,7 +23,7 @@ from geostore.index.state import State
 
 __all__ = ["BATCH_BYTES", "LOG_BYTES_MIN", "is_mostly_dead", "keep_from", "live_bytes", "moved"]
 
-LOG_BYTES_MIN: Final = 64 << 20
+LOG_BYTES_MIN = 64 << 20
 """A log of fewer bytes is left as it is."""
 DEAD_MAX: Final = 0.25
 """The part of what stays that may be dead after a cleaning."""

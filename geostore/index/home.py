@@ -651,6 +651,12 @@ class Upkeep:
                     )
                     self._thread.start()
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether it is at work."""
+        thread = self._thread
+        return thread is not None and thread.is_alive()
+
     def _is_due(self) -> bool:
         home = self._home
         return home.is_behind() or home.is_snapshot_due() or home.is_cleaning_due()

@@ -9,7 +9,9 @@ What is measured, each beside its bar:
   record set; beside a bare `pwrite` and `fdatasync` of as many bytes, in turns;
 - a new process: opened, all counted, a box with three months and clouds answered; and its memory,
   beyond what the imports take: private bytes a tile, and mapped ones apart;
-- queries through the public call while 5,000 tiles a second come, by those in peace, in turns.
+- queries through the public call while 5,000 tiles a second come, by those in peace, in turns;
+- last, when more than half of the tiles were removed: how long the log takes to give their room
+  back behind the writers, and how long single commits take meanwhile.
 
 Medians of the rounds. `--keep`: where stores are kept and found again.
 """
@@ -34,7 +36,8 @@ from typing import Self
 import numpy as np
 
 import geostore
-from geostore.index import CatalogEntry, LogCatalog, open_catalog
+from geostore.index import CatalogEntry, LogCatalog, cleaning, open_catalog
+from geostore.query import Query
 from tests.benchmarks.million_queries import boxes_of_size
 from tests.benchmarks.million_tiles import DATASETS, Tiles, entries, make_tiles, packed
 from tests.synthetic_tiles import make_entry
@@ -272,6 +275,36 @@ def _ask(store: geostore.Store, places: list[tuple[float, ...]]) -> list[float]:
     return taken
 
 
+# ---------------------------------------------------------------- giving room back
+
+
+def _clean(directory: Path, figures: Figures) -> None:
+    with open_catalog(directory / "catalog", writable=True) as catalog:
+        before, left = _log_size(directory), catalog.count(Query())
+        wanted = 0.4 * left
+        for dataset in sorted(catalog.summary(), key=lambda each: -each.tiles):
+            if left > wanted:
+                catalog.remove(dataset.dataset_id)
+                left -= dataset.tiles
+        start, commits = time.perf_counter(), list[float]()
+        while catalog._home._upkeep.is_busy:
+            begun = time.perf_counter()
+            catalog.record_compare_and_set("tick", len(commits), b"tick")
+            commits.append(time.perf_counter() - begun)
+            time.sleep(0.002)
+        seconds = time.perf_counter() - start
+    figures.add("room: log before, tiles removed", before / 2**20, "MiB")
+    figures.add("room: log after", _log_size(directory) / 2**20, "MiB")
+    figures.add("room: given back after", seconds, "s")
+    if commits:
+        figures.add("room: commits meanwhile, p50", 1e3 * statistics.median(commits), "ms")
+        figures.add("room: commits meanwhile, longest", 1e3 * max(commits), "ms")
+
+
+def _log_size(directory: Path) -> int:
+    return sum(path.stat().st_size for path in (directory / "catalog" / "log").glob("*.log"))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="5,000 tiles, 1 round")
@@ -306,6 +339,9 @@ def main() -> None:
             _commits(work, figures, number, 50 if options.quick else COMMITS)
             _start(kept, places[number], figures)
             _meanwhile(copy, places, figures, number)
+        if options.quick:
+            cleaning.LOG_BYTES_MIN = 1 << 16
+        _clean(copy, figures)
         size = sum(path.stat().st_size for path in (kept / "catalog").rglob("*") if path.is_file())
         figures.add("catalog on disk", size / count, "bytes/tile")
         figures.print()

@@ -75,11 +75,13 @@ from tests.benchmarks.million_tiles import (
     LENGTH,
     Spread,
     Tiles,
-    entries,
     make_tiles,
+    packed,
     scene_name,
 )
 
+FILLED_ROWS = 50_000
+"""A call."""
 INDEX, PUBLIC = "geostore index", "geostore public"
 SCALE_SIZES = (10_000, 100_000, 1_000_000, 10_000_000)
 SCALE_ROWS = 20
@@ -168,7 +170,9 @@ class Geostore:
                 for name in DATASETS
             ]
         with open_catalog(directory / "catalog", writable=True) as catalog:
-            catalog.rebuild(entries(tiles, dataset_ids=tuple(each.id for each in made)))
+            ids = tuple(each.id for each in made)
+            for first in range(0, len(tiles), FILLED_ROWS):
+                catalog.insert(packed(tiles, first, first + FILLED_ROWS, dataset_ids=ids))
 
     def numbers(self, row_ids: Ids) -> Ids:
         """The tiles' own ids of rows."""
