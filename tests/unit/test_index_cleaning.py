@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import errno
 import itertools
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,7 @@ from geostore.index.entry import TileDetails
 from geostore.index.home import Home
 from geostore.index.log import LogDisk
 from geostore.query import Query
+from tests.scripts import Scripts
 from tests.synthetic_tiles import make_entry
 
 DETAILS = ("statistics", "cloud_histogram", "checksum", "bytes", "properties", "bitmaps")
@@ -335,14 +333,16 @@ def test_damage_is_not_made_whole_by_moving_it(tmp_path: Path) -> None:
         log.write_bytes(whole)
 
 
-OTHER = """
-import sys
-from geostore.index import open_catalog
-from tests.synthetic_tiles import make_entry
-with open_catalog(sys.argv[1], writable=True) as catalog:
-    catalog.stage([make_entry("dqc0", scene="of another process")])
-    catalog.publish("id-s2", "of another process", "v1")
-"""
+OTHER = Scripts(
+    """
+    import sys
+    from geostore.index import open_catalog
+    from tests.synthetic_tiles import make_entry
+    with open_catalog(sys.argv[1], writable=True) as catalog:
+        catalog.stage([make_entry("dqc0", scene="of another process")])
+        catalog.publish("id-s2", "of another process", "v1")
+    """
+)
 
 
 def test_what_another_process_wrote_meanwhile_is_seen(
@@ -352,10 +352,6 @@ def test_what_another_process_wrote_meanwhile_is_seen(
     monkeypatch.setattr(cleaning, "LOG_BYTES_MIN", 1 << 30)
     with open_catalog(tmp_path, writable=True) as catalog:
         _publish(catalog, "mine")
-        subprocess.run(
-            [sys.executable, "-c", OTHER, str(tmp_path)],
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
-            check=True,
-        )
+        OTHER.run("", tmp_path)
         assert not catalog._home.clean()
         assert catalog.count(Query()) == len(CELLS) + 1

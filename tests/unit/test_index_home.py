@@ -6,9 +6,6 @@ import errno
 import json
 import os
 import shutil
-import subprocess
-import sys
-import textwrap
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -33,71 +30,25 @@ from geostore.index.state import State
 from geostore.query import PercentRange, Query
 from geostore.types import BBox, TimeSpan
 from tests.benchmarks.million_tiles import make_tiles, packed
+from tests.scripts import Scripts, ask, finish
 from tests.synthetic_tiles import make_entry
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-def _script(code: str, *arguments: object) -> list[str]:
-    head = """
-        import os, sys
-        from pathlib import Path
-        from geostore.errors import *
-        from geostore.index import open_catalog
-        from geostore.query import Query
-        from tests.synthetic_tiles import make_entry
-        def publish(catalog, scene, cells, version="v1"):
-            made = [make_entry(f"dqc{cell}", scene=scene, version=version) for cell in cells]
-            catalog.stage(made)
-            return catalog.publish("id-s2", scene, version)
-        def say(*words):
-            print(*words, flush=True)
+SCRIPTS = Scripts(
     """
-    text = textwrap.dedent(head) + textwrap.dedent(code)
-    return [sys.executable, "-W", "error", "-c", text, *map(str, arguments)]
-
-
-def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-
-
-def _run(code: str, *arguments: object) -> str:
-    done = subprocess.run(
-        _script(code, *arguments),
-        env=_environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def _start(code: str, *arguments: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        _script(code, *arguments),
-        env=_environment(),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-
-def _say(process: subprocess.Popen[str], word: str) -> str:
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write(word + "\n")
-    process.stdin.flush()
-    return process.stdout.readline().strip()
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.close()
-    process.stdout.close()
-    process.wait(30)
+    import os, sys
+    from pathlib import Path
+    from geostore.errors import *
+    from geostore.index import open_catalog
+    from geostore.query import Query
+    from tests.synthetic_tiles import make_entry
+    def publish(catalog, scene, cells, version="v1"):
+        made = [make_entry(f"dqc{cell}", scene=scene, version=version) for cell in cells]
+        catalog.stage(made)
+        return catalog.publish("id-s2", scene, version)
+    def say(*words):
+        print(*words, flush=True)
+    """
+)
 
 
 def _publish(catalog: LogCatalog, scene: str, cells: str, version: str = "v1") -> int:
@@ -426,7 +377,7 @@ def test_snapshots_are_written_behind_the_writers(
 
 def test_a_reader_process_follows_everything_the_writer_does(tmp_path: Path) -> None:
     with open_catalog(tmp_path, writable=True) as writer:
-        follower = _start(
+        follower = SCRIPTS.start(
             """
             catalog = open_catalog(sys.argv[1], writable=False)
             for line in sys.stdin:
@@ -436,23 +387,23 @@ def test_a_reader_process_follows_everything_the_writer_does(tmp_path: Path) -> 
             tmp_path,
         )
         try:
-            assert _say(follower, "empty") == ""
+            assert ask(follower, "empty") == ""
             _publish(writer, "a", "01")
-            assert _say(follower, "published") == "v1 v1"
+            assert ask(follower, "published") == "v1 v1"
             writer.stage([make_entry("dqc5", scene="a", version="v2")])
-            assert _say(follower, "staged") == "v1 v1"
+            assert ask(follower, "staged") == "v1 v1"
             writer.publish("id-s2", "a", "v2", "v1")
-            assert _say(follower, "replaced") == "v2"
+            assert ask(follower, "replaced") == "v2"
             writer.record_compare_and_set("dataset/s2", 0, b"")
-            assert _say(follower, "record") == "v2 dataset/s2"
+            assert ask(follower, "record") == "v2 dataset/s2"
             writer.rebuild([make_entry("dqc7", version="v3"), make_entry("dqc8", version="v3")])
-            assert _say(follower, "rebuilt") == "v3 v3 dataset/s2"
+            assert ask(follower, "rebuilt") == "v3 v3 dataset/s2"
             writer.remove("id-s2")
             _publish(writer, "b", "9", "v4")
             writer.remove("id-s2", "b")  # came and went between two looks
-            assert _say(follower, "removed") == "dataset/s2"
+            assert ask(follower, "removed") == "dataset/s2"
         finally:
-            _end(follower)
+            finish(follower)
 
 
 def test_no_thread_sees_an_older_moment_than_was_acknowledged(
@@ -470,7 +421,7 @@ def test_no_thread_sees_an_older_moment_than_was_acknowledged(
 
     with open_catalog(tmp_path, writable=False) as catalog, ThreadPoolExecutor(2) as threads:
         assert catalog.count(Query()) == 0
-        _run('publish(open_catalog(sys.argv[1], writable=True), "a", "0123")', tmp_path)
+        SCRIPTS.run('publish(open_catalog(sys.argv[1], writable=True), "a", "0123")', tmp_path)
         with monkeypatch.context() as patched:
             patched.setattr(State, "apply", slow)
             first = threads.submit(catalog.count, Query())
@@ -484,7 +435,7 @@ def test_no_thread_sees_an_older_moment_than_was_acknowledged(
 def test_two_processes_write_in_turns(tmp_path: Path) -> None:
     """Each change of one is decided on what the other did before."""
     open_catalog(tmp_path, writable=True).close()
-    other = _start(
+    other = SCRIPTS.start(
         """
         catalog = open_catalog(sys.argv[1], writable=True)
         say("open")
@@ -517,7 +468,7 @@ def test_two_processes_write_in_turns(tmp_path: Path) -> None:
                     continue
                 break
         assert other.stdout.readline().strip() == "done []"
-        _end(other)
+        finish(other)
         assert catalog.count(Query()) == 2 * 60 * 4
         counter = catalog.record_get("counter")
         assert counter is not None
@@ -526,7 +477,7 @@ def test_two_processes_write_in_turns(tmp_path: Path) -> None:
 
 
 def test_a_killed_writer_loses_nothing_it_acknowledged(tmp_path: Path) -> None:
-    writer = _start(
+    writer = SCRIPTS.start(
         """
         catalog = open_catalog(sys.argv[1], writable=True)
         number = 0
@@ -542,7 +493,7 @@ def test_a_killed_writer_loses_nothing_it_acknowledged(tmp_path: Path) -> None:
     for _ in range(40):
         acknowledged = int(writer.stdout.readline())
     writer.kill()
-    _end(writer)
+    finish(writer)
     with open_catalog(tmp_path, writable=True) as catalog:
         assert catalog.check() == []
         for number in range(acknowledged + 1):
@@ -607,7 +558,7 @@ def test_a_forked_child_reads_on_and_cannot_write(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_what_was_acknowledged(tmp_path: Path) -> None:
-    printed = _run(
+    printed = SCRIPTS.run(
         """
         import resource, signal
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

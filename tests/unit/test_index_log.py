@@ -7,9 +7,6 @@ import json
 import os
 import shutil
 import struct
-import subprocess
-import sys
-import textwrap
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -37,8 +34,18 @@ from geostore.index.log import (
     Position,
 )
 from tests.log_disks import FaultyDisk, QuickDisk, ReadOnlyDisk
+from tests.scripts import Scripts, ask, finish
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+SCRIPTS = Scripts(
+    """
+    import os, sys
+    from pathlib import Path
+    from geostore.errors import *
+    from geostore.index.log import *
+    def say(*words):
+        print(*words, flush=True)
+    """
+)
 ID = bytes(range(16))
 
 
@@ -449,7 +456,7 @@ def test_a_replaced_log_is_noticed(directory: Path) -> None:
 
 def test_readers_in_other_processes_follow(directory: Path) -> None:
     writer = LogWriter(directory, segment_bytes=400)
-    reader = start(
+    reader = SCRIPTS.start(
         """
         reader = LogReader(Path(sys.argv[1]))
         seen = reader.position
@@ -477,12 +484,12 @@ def test_readers_in_other_processes_follow(directory: Path) -> None:
         writer.sync()
         assert ask(reader, "reopened") == "True again"
     finally:
-        end(reader)
+        finish(reader)
         writer.close()
 
 
 def test_a_killed_writer_loses_nothing_it_acknowledged(directory: Path) -> None:
-    writer = start(
+    writer = SCRIPTS.start(
         """
         writer = LogWriter(Path(sys.argv[1]), segment_bytes=100_000)
         number = 0
@@ -501,7 +508,7 @@ def test_a_killed_writer_loses_nothing_it_acknowledged(directory: Path) -> None:
         acknowledged = int(writer.stdout.readline())
     reader = LogReader(directory)
     writer.kill()
-    end(writer)
+    finish(writer)
     assert reader.refresh().sequence >= acknowledged
     with_whole = LogWriter(directory)
     assert with_whole.position.sequence >= reader.refresh().sequence >= acknowledged
@@ -1010,7 +1017,7 @@ def test_a_full_disk_at_a_new_segment(directory: Path) -> None:
 
 
 def test_the_file_size_limit_of_a_real_process(directory: Path) -> None:
-    printed = run(
+    printed = SCRIPTS.run(
         """
         import resource
         writer = LogWriter(Path(sys.argv[1]))
@@ -1253,58 +1260,3 @@ def test_a_forked_child_reads_on_and_cannot_append(directory: Path) -> None:
     assert writer.check() == []
     writer.close()
     reader.close()
-
-
-# ---------------------------------------------------------------- other processes
-
-
-def _script(code: str, *arguments: object) -> list[str]:
-    head = """
-        import os, sys
-        from pathlib import Path
-        from geostore.errors import *
-        from geostore.index.log import *
-        def say(*words):
-            print(*words, flush=True)
-    """
-    text = textwrap.dedent(head) + textwrap.dedent(code)
-    return [sys.executable, "-W", "error", "-c", text, *map(str, arguments)]
-
-
-def run(code: str, *arguments: object) -> str:
-    done = subprocess.run(
-        _script(code, *arguments),
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def start(code: str, *arguments: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        _script(code, *arguments),
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-
-def ask(process: subprocess.Popen[str], word: str) -> str:
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write(word + "\n")
-    process.stdin.flush()
-    return process.stdout.readline().strip()
-
-
-def end(process: subprocess.Popen[str]) -> None:
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.close()
-    process.stdout.close()
-    process.wait(30)
