@@ -403,6 +403,10 @@ class Columns:
         positions = positions[positions < self.count]
         return positions[np.isin(known[positions], row_ids)]
 
+    def row_id(self, position: int, default: int) -> int:
+        """Of the row at a position; `default` where there is none yet."""
+        return int(self._arrays["row_id"][position]) if position < self.count else default
+
     def is_alive(self, position: int) -> bool:
         """Whether a row is there."""
         return bool(self._alive[position])

@@ -59,6 +59,8 @@ LOCK_FILE: Final = "log.lock"
 
 REPLAY_S_MAX: Final = 0.5
 """A snapshot is written when what came since the last one takes longer to replay."""
+BUILDS_MAX: Final = 3
+"""How often structures are made for a snapshot that much comes in under."""
 FRAME_S: Final = 60e-6
 ROW_S: Final = 1e-6
 BYTE_S: Final = 0.2e-9
@@ -92,7 +94,7 @@ class Home:
         self._cost_s = 0.0
         """Of replaying what came since the last snapshot."""
         self._snapshot_row_id = 1
-        """The first row id that it does not have."""
+        """The first row id that it, or a structure in it, does not have."""
         self._finished_bytes = -1
         """Of the log's segments but the last."""
         self._finished_upto = 0
@@ -326,7 +328,7 @@ class Home:
         self._view = None
         self._cost_s = 0.0
         self._state = self._restored()
-        self._snapshot_row_id = self._state.next_row_id
+        self._snapshot_row_id = _first_row_id_lacking(self._state)
 
     def _restored(self) -> State:
         """The state as of the newest sound snapshot; an empty one where there is none."""
@@ -481,9 +483,12 @@ class Home:
 
     def _write_snapshot(self) -> bool:
         """Caller keeps others from it."""
-        view = self.refresh()
-        view.build_all()
-        view.memory.row_bitmaps.fill(view.snapshot, self.view_at)
+        for _ in range(BUILDS_MAX):
+            view = self.refresh()
+            view.build_all()
+            view.memory.row_bitmaps.fill(view.snapshot, self.view_at)
+            if not self.refresh().is_behind:
+                break  # else much came meanwhile; it takes less time each time
         with self.reading() as state:
             if state.building is not None or state.position == START:
                 return False
@@ -491,7 +496,7 @@ class Home:
             meta, sections = image_of(state)
             memory, rows = state.contents.memory, state.contents.memory.columns.snapshot()
             self._cost_s = 0.0
-            self._snapshot_row_id = state.next_row_id
+            self._snapshot_row_id = _first_row_id_lacking(state)
         sections |= memory.row_bitmaps.image(rows)
         self._remove_damaged()
         directory = self.directory / SNAPSHOT_DIRECTORY
@@ -621,6 +626,12 @@ class Home:
             self._held.resume_after_fork()
         self.lock.release()
         self.write_lock.release()
+
+
+def _first_row_id_lacking(state: State) -> int:
+    """The first row that some structure does not have."""
+    memory = state.contents.memory
+    return memory.columns.row_id(memory.indexed_upto(), state.next_row_id)
 
 
 def _move(state: State, before: int) -> Decision[bool]:

@@ -88,6 +88,11 @@ class Memory:
                 name: one for name, one in self.built.items() if name not in _BY_CLOUD_COVER
             }
 
+    def indexed_upto(self) -> int:
+        """Rows from this position on lack in some structure that takes long to make."""
+        costly = [name for name in STRUCTURES if name != "runs"]
+        return min(self.built[name].upto if name in self.built else 0 for name in costly)
+
     def view(self) -> View:
         """The rows as they are now; the same object until they change."""
         snapshot = self.columns.snapshot()

@@ -104,7 +104,7 @@ def _contents_image(contents: Contents) -> Image:
     meta = {
         "grids": [list(grid) for grid in snapshot.grids],
         "next_staged": contents.next_staged,
-        "structures": structures,
+        **structures,
     }
     return meta, sections
 
@@ -126,7 +126,7 @@ def _restore_contents(state: State, meta: Mapping[str, Any], sections: Sections)
     )
     slots = sections.get("rows.slot")
     memory = Memory(columns, None if slots is None else RowSlots(slots))
-    memory.built = structures_restored(meta["structures"], sections, columns.count, grids)
+    memory.built = structures_restored(meta, sections, columns.count, grids)
     memory.row_bitmaps = RowBitmaps.of_image(sections, columns.count)
     contents = state.new_contents()
     contents.take_over(memory, _read_digests(sections["groups.digest"]))

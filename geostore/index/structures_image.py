@@ -52,33 +52,44 @@ class Renumbered:
         """Rows that are in the image, as they are called there."""
         return payload if self.positions is None else self.positions[payload]
 
+    def count(self, upto: int) -> int:
+        """How many of the first `upto` rows are in the image."""
+        return upto if self.positions is None else int(np.count_nonzero(self.alive[:upto]))
+
 
 def structures_image(
     snapshot: Snapshot, built: Mapping[str, Structure], new: Renumbered
 ) -> tuple[dict[str, Any], Sections]:
-    """The structures that have all rows of a snapshot.
+    """The structures, each with how many of the image's rows it has: others may have come since.
 
-    Not those by dataset where datasets went and there are more than have trees of their own.
+    Not those by dataset where datasets went and there are more than have trees of their own, and
+    not the runs unless they have all rows as they are: these are made anew in a few ms.
     """
-    meta: dict[str, Any] = {}
+    whole: dict[str, Any] = {}
+    begun: dict[str, Any] = {}
     sections: Sections = {}
     datasets_total = len(snapshot.values["dataset"])
     for name, structure in built.items():
-        if structure.upto != snapshot.count:
-            continue
+        is_whole = structure.upto == snapshot.count
         if isinstance(structure, Cells):
-            meta[name] = _cells_image(name, structure, new, sections)
+            what: Any = _cells_image(name, structure, new, sections)
         elif isinstance(structure, Times | Percents):
             if new.datasets is not None and datasets_total > DATASETS_APART:
                 continue
             trees = structure.classes if isinstance(structure, Times) else structure.trees
-            meta[name] = _trees_image(name, trees, new, sections)
-        elif new.positions is None and new.groups is None:  # else made anew, in a few ms
+            what = _trees_image(name, trees, new, sections)
+        elif is_whole and new.positions is None and new.groups is None:
             sections[f"{PREFIX}{name}.0"] = structure.first_of
             sections[f"{PREFIX}{name}.1"] = structure.starts
             sections[f"{PREFIX}{name}.2"] = structure.lengths
-            meta[name] = True
-    return meta, sections
+            what = True
+        else:
+            continue
+        if is_whole:
+            whole[name] = what
+        else:
+            begun[name] = [new.count(structure.upto), what]
+    return {"structures": whole, "begun": begun}, sections
 
 
 def _trees_image(
@@ -127,31 +138,36 @@ def structures_restored(
     Raises:
         CorruptDataError: they do not fit together.
     """
-    found: dict[str, Structure] = {}
-    for name, what in meta.items():
-        part = f"{PREFIX}{name}."
-        if name == "runs":
-            first_of, starts, lengths = (sections[f"{part}{i}"] for i in range(3))
-            found[name] = Runs(count, 0, first_of, starts, lengths)
-        elif name == "cells":
-            tables = {}
-            for number in what:
-                scheme_name, length = grids[number]
-                keys = sections[f"{part}{number}.keys"]
-                records = sections[f"{part}{number}.records"]
-                if len(keys) != len(records):
-                    raise CorruptDataError(f"catalog: a snapshot's cells do not fit: grid {number}")
-                tables[number] = CellTable(scheme_name, length, keys, records)
-            found[name] = Cells(count, 0, tables)
-        else:
-            trees = {
-                tuple(kind): BPlusTree.of_sorted(
-                    sections[f"{part}{number}.keys"], sections[f"{part}{number}.rows"]
-                )
-                for number, kind in enumerate(what)
-            }
-            if name == "times":
-                found[name] = Times(count, 0, {(kind[0], kind[1]): t for kind, t in trees.items()})
-            else:
-                found[name] = Percents(count, 0, {kind[0]: t for kind, t in trees.items()})
-    return found
+    known = {name: (count, what) for name, what in meta["structures"].items()}
+    known |= {name: (upto, what) for name, (upto, what) in meta.get("begun", {}).items()}
+    return {
+        name: _restored(f"{PREFIX}{name}.", what, upto, sections, grids)
+        for name, (upto, what) in known.items()
+    }
+
+
+def _restored(
+    part: str, what: Any, upto: int, sections: Mapping[str, npt.NDArray[Any]], grids: list[Grid]
+) -> Structure:
+    if part == f"{PREFIX}runs.":
+        first_of, starts, lengths = (sections[f"{part}{i}"] for i in range(3))
+        return Runs(upto, 0, first_of, starts, lengths)
+    if part == f"{PREFIX}cells.":
+        tables = {}
+        for number in what:
+            scheme_name, length = grids[number]
+            keys = sections[f"{part}{number}.keys"]
+            records = sections[f"{part}{number}.records"]
+            if len(keys) != len(records):
+                raise CorruptDataError(f"catalog: a snapshot's cells do not fit: grid {number}")
+            tables[number] = CellTable(scheme_name, length, keys, records)
+        return Cells(upto, 0, tables)
+    trees = {
+        tuple(kind): BPlusTree.of_sorted(
+            sections[f"{part}{number}.keys"], sections[f"{part}{number}.rows"]
+        )
+        for number, kind in enumerate(what)
+    }
+    if part == f"{PREFIX}times.":
+        return Times(upto, 0, {(kind[0], kind[1]): tree for kind, tree in trees.items()})
+    return Percents(upto, 0, {kind[0]: tree for kind, tree in trees.items()})

@@ -25,6 +25,7 @@ from geostore.errors import (
 from geostore.grid import Region
 from geostore.index import CatalogEntry, LogCatalog, open_catalog
 from geostore.index.log import START, Frame, LogDisk
+from geostore.index.memory import View
 from geostore.index.operations import Decision
 from geostore.index.state import State
 from geostore.query import PercentRange, Query
@@ -304,6 +305,45 @@ def test_structures_of_a_snapshot_answer_as_those_that_were_built(
         assert _answers(catalog) == before
         assert catalog._home.snapshot()  # of structures that lie on the first one's file
     with open_catalog(tmp_path, writable=False) as catalog:
+        assert _answers(catalog) == before
+        assert catalog.check() == []
+
+
+@pytest.mark.parametrize("has_dead", [False, True])
+@pytest.mark.parametrize("coming", [500, 9_000])
+def test_a_snapshot_under_inserts_has_the_structures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_dead: bool, coming: int
+) -> None:
+    """Rows come between the building and the image; of many, most are taken in before it."""
+    tiles = make_tiles(60_000, "scenes")
+    numbers = iter(range(20_000, 60_000, coming))
+    real = View.build_all
+
+    def build_all(view: View) -> None:
+        real(view)
+        if (first := next(numbers, None)) is not None and first < 40_000:
+            catalog.insert(packed(tiles, first, first + coming))
+
+    with open_catalog(tmp_path, writable=True) as catalog:
+        catalog.insert(packed(tiles, 0, 20_000))
+        catalog._home._upkeep._is_stopped = True
+        if has_dead:
+            catalog.remove("id-s2")
+        with monkeypatch.context() as patch:
+            patch.setattr(View, "build_all", build_all)
+            assert catalog._home.snapshot()
+        count = catalog.count(Query())
+        assert catalog._home.is_snapshot_worthwhile() == (coming > 8192)
+        before = _answers(catalog)
+        copied = tmp_path.with_name(tmp_path.name + "-copy")
+        shutil.copytree(tmp_path, copied)
+    with open_catalog(copied, writable=False) as catalog:
+        with catalog._home.reading() as state:
+            built = dict(state.contents.memory.built)
+        assert set(built) >= {"cells", "times", "cloud_cover", "pixel_coverage"}
+        lacking = {count - one.upto for name, one in built.items() if name != "runs"}
+        assert 0 < min(lacking) <= max(lacking) <= coming
+        assert {one.dead_seen for one in built.values()} == {0}
         assert _answers(catalog) == before
         assert catalog.check() == []
 
