@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from geostore.index.columns import COLUMN_DTYPES, GROUP_COLUMNS, NO_START, Snaps
 from geostore.index.contents import Contents
 from geostore.index.effects import ValueAt
 from geostore.index.home import Home
+from geostore.index.log import LogDroppedError
 from geostore.index.memory import Memory
 from geostore.index.packing import ROW_DTYPE, details_group
 from geostore.index.reclouding import Rules, covers_under
@@ -23,6 +25,7 @@ from geostore.index.state import State
 __all__ = ["problems"]
 
 BITMAPS_AT_ONCE = 1 << 16
+WALKS_MAX = 3
 PROBLEMS_MAX = 100
 """A damaged catalog would list every tile; the first hundred say enough."""
 
@@ -41,12 +44,13 @@ def problems(home: Home) -> list[str]:
     7. Every structure that was built has every live row that belongs in it.
     8. Bitmaps that are at hand are those of the details.
     """
-    found: list[str] = []
-    for problem in _walk(home):
-        found.append(problem)
-        if len(found) >= PROBLEMS_MAX:
-            break
-    return found
+    for tries_left in reversed(range(WALKS_MAX)):
+        try:
+            return list(islice(_walk(home), PROBLEMS_MAX))
+        except LogDroppedError as error:  # another process cleaned the log meanwhile
+            if not tries_left:
+                return [str(error)]
+    raise AssertionError("at least one walk")
 
 
 def _walk(home: Home) -> Iterator[str]:
@@ -62,6 +66,8 @@ def _walk(home: Home) -> Iterator[str]:
             yield from _differences(state, home.replayed(state))
             yield from _structures(state.contents.memory)
             yield from _bitmaps(state)
+    except LogDroppedError:
+        raise
     except GeostoreError as error:
         yield str(error)
 
