@@ -210,7 +210,7 @@ def test_what_cannot_be_asked(directory: Path) -> None:
 def test_a_first_search_reads_a_few_details_at_a_time(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("geostore.index.coverage_search._READ_ROWS", 3)
+    monkeypatch.setattr("geostore.index.row_bitmaps.READ_BYTES", 1000)
     with fill(directory, maker(has_bitmaps=True, unseen=())) as backend:
         for _ in range(2):
             groups = backend.coverage(Query(), CoverageRequest(target=95, windows=None)).groups
