@@ -296,7 +296,7 @@ class Home:
         end = self._reader.refresh()
         if (end.sequence, end.chain) == (state.position.sequence, state.position.chain):
             return
-        if end.segment != self._finished_upto and self._is_writable:
+        if end.segment != self._finished_upto:
             self._count_finished(end.segment)
         if end.sequence <= state.position.sequence:
             raise CorruptDataError(
@@ -509,6 +509,7 @@ class Home:
 
     def _count_finished(self, last: int) -> None:
         sizes = self._reader.sizes()
+        self._reader.forget(min(sizes))
         self._finished_bytes = sum(size for number, size in sizes.items() if number < last)
         self._finished_upto = last
 

@@ -192,6 +192,12 @@ class LogReader:
         """Segment to bytes, rising."""
         return {number: self._segments.size(number) for number in self._segments.numbers()}
 
+    def forget(self, before: int) -> None:
+        """Lets go of maps of the segments before `before`, which were dropped: their room is the
+        disk's again when no view is held any more.
+        """
+        self._segments.forget(before)
+
     def check(self) -> list[str]:
         """Walks the invariants; returns what is wrong, one sentence each, [] if nothing."""
         head = HeadReader.open(self._disk, self._segments.dir_fd, self.log_id)

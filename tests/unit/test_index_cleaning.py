@@ -103,6 +103,18 @@ def test_what_is_alive_moves_and_what_is_dead_goes(tmp_path: Path) -> None:
         assert catalog.publish("id-s2", "staged", "v1") == len(CELLS)
 
 
+def test_no_map_keeps_the_room_of_a_segment_that_went(tmp_path: Path) -> None:
+    """A deleted file takes its room as long as somebody maps it: a node runs for months."""
+    with open_catalog(tmp_path, writable=True) as catalog:
+        _worn(catalog)
+        _held(catalog)
+        assert str(tmp_path / "log" / "00000001.log") in Path("/proc/self/maps").read_text()
+        assert catalog._home.clean()
+        maps = Path("/proc/self/maps").read_text().splitlines()
+        assert [line for line in maps if f"{tmp_path}/log/" in line and "deleted" in line] == []
+        assert _held(catalog)
+
+
 def test_the_upkeep_cleans_behind_the_writers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
