@@ -111,7 +111,11 @@ def _staged(state: State) -> Iterator[str]:
 
 
 def _scenes(state: State) -> Iterator[str]:
-    for number in range(len(state.entries)):
+    # Others may lie in segments that went: whoever needs one again writes it again.
+    needed = state.contents.needed()
+    for number, digest in enumerate(state.entries.digests):
+        if digest not in needed:
+            continue
         try:
             state.schema(state.entries.group(number).schema)
         except GeostoreError as error:
